@@ -1,0 +1,233 @@
+/* Arrays in: NumPy's straight from the C API, torch's through tensor.c, others through __dlpack__. */
+#include "args.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+const char *pe_shape_text(const pe_view *v, char *buffer, size_t size) {
+    size_t used = (size_t)snprintf(buffer, size, "(");
+    for (int i = 0; i < v->ndim && used < size; i++)
+        used += (size_t)snprintf(buffer + used, size - used, i ? ", %lld" : "%lld", (long long)v->shape[i]);
+    if (used < size) snprintf(buffer + used, size - used, v->ndim == 1 ? ",)" : ")");
+    return buffer;
+}
+
+/* ---- arrays ---- */
+
+/* ml_dtypes' bfloat16 is a user-defined type: known by its name, without linking to it, and then by its address */
+static bool is_bfloat16(pe_state *state, PyArray_Descr *descr) {
+    PyTypeObject *known = __atomic_load_n(&state->bfloat16, __ATOMIC_ACQUIRE);
+    if (descr->typeobj == known) return true;
+    if (known || !PyTypeNum_ISUSERDEF(descr->type_num) || PyDataType_ELSIZE(descr) != 2) return false;
+    PyObject *name = PyObject_GetAttrString((PyObject *)descr->typeobj, "__name__");
+    bool same = name && PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, "bfloat16") == 0;
+    Py_XDECREF(name);
+    PyErr_Clear();
+    if (same && __atomic_compare_exchange_n(&state->bfloat16, &known, descr->typeobj, false, __ATOMIC_ACQ_REL,
+                                            __ATOMIC_ACQUIRE))
+        Py_INCREF((PyObject *)descr->typeobj);
+    return same;
+}
+
+static int dtype_of(pe_state *state, PyArrayObject *array) {
+    if (!PyArray_ISNOTSWAPPED(array)) return PE_DTYPE_OTHER;
+    switch (PyArray_TYPE(array)) {
+        case NPY_FLOAT: return PE_F32;
+        case NPY_DOUBLE: return PE_F64;
+        case NPY_HALF: return PE_F16;
+        default: break;
+    }
+    if (PyArray_ISSIGNED(array)) {
+        if (PyArray_ITEMSIZE(array) == 4) return PE_DTYPE_INT32;
+        if (PyArray_ITEMSIZE(array) == 8) return PE_DTYPE_INT64;
+    }
+    return is_bfloat16(state, PyArray_DESCR(array)) ? PE_BF16 : PE_DTYPE_OTHER;
+}
+
+static int view_ndarray(pe_state *state, PyArrayObject *array, const char *name, pe_array *a) {
+    pe_view *v = &a->view;
+    a->kind = PE_KIND_NUMPY;
+    a->dtype = dtype_of(state, array);
+    if (a->dtype < PE_DTYPES) v->dtype = (enum pe_dtype)a->dtype;
+    a->writable = PyArray_ISWRITEABLE(array);
+    v->data = PyArray_BYTES(array);
+    v->ndim = PyArray_NDIM(array);
+    if (v->ndim > PE_MAX_DIM) {
+        PyErr_Format(PyExc_ValueError, "%s must have at most %d axes, got %d", name, PE_MAX_DIM, v->ndim);
+        return -1;
+    }
+    for (int i = 0; i < v->ndim; i++) {
+        v->shape[i] = PyArray_DIM(array, i);
+        v->stride[i] = PyArray_STRIDE(array, i);
+    }
+    if (!PyArray_ISALIGNED(array)) {
+        PyErr_Format(PyExc_ValueError, "%s is not aligned to its element size; pass a copy", name);
+        return -1;
+    }
+    return 0;
+}
+
+/* NumPy's own import of another library's CPU array: no copy */
+static PyObject *import_dlpack(PyObject *object, const char *name) {
+    if (!PyObject_HasAttrString(object, "__dlpack__")) {
+        PyErr_Format(PyExc_TypeError, "%s must be a NumPy array or a torch CPU tensor, got %R", name,
+                     (PyObject *)Py_TYPE(object));
+        return NULL;
+    }
+    PyObject *numpy = PyImport_ImportModule("numpy"), *array = NULL;
+    if (numpy) array = PyObject_CallMethod(numpy, "from_dlpack", "O", object);
+    Py_XDECREF(numpy);
+    return array;
+}
+
+static int reject_masked(PyObject *object, const char *name) {
+    PyObject *type_name = PyObject_GetAttrString((PyObject *)Py_TYPE(object), "__name__");
+    bool masked = type_name && PyUnicode_CompareWithASCIIString(type_name, "MaskedArray") == 0;
+    Py_XDECREF(type_name);
+    if (!masked) return 0;
+    PyErr_Format(PyExc_TypeError, "%s is a masked array, whose mask would be ignored; pass %s.data or %s.filled()",
+                 name, name, name);
+    return -1;
+}
+
+int pe_array_any(pe_state *state, PyObject *object, const char *name, pe_array *a) {
+    a->object = object;
+    a->owner = NULL;
+    if (PyArray_Check(object)) {
+        if (!PyArray_CheckExact(object) && reject_masked(object, name) < 0) return -1;
+        return view_ndarray(state, (PyArrayObject *)object, name, a);
+    }
+    int is_tensor = pe_tensor_view(state, object, name, a);
+    if (is_tensor) return is_tensor < 0 ? -1 : 0;
+    a->owner = import_dlpack(object, name);
+    if (a->owner == NULL) return -1;
+    return view_ndarray(state, (PyArrayObject *)a->owner, name, a);
+}
+
+int pe_array_float(pe_state *state, PyObject *object, const char *name, pe_array *a) {
+    if (pe_array_any(state, object, name, a) < 0) return -1;
+    if (a->dtype < PE_DTYPES) return 0;
+    PyObject *dtype = PyObject_GetAttrString(object, "dtype");
+    if (dtype == NULL) return -1;
+    PyErr_Format(PyExc_TypeError, "%s must be float32, float64, float16 or bfloat16 in native byte order, got %S", name,
+                 dtype);
+    Py_DECREF(dtype);
+    return -1;
+}
+
+void pe_array_clear(pe_array *a) {
+    Py_CLEAR(a->owner);
+}
+
+PyObject *pe_array_like(pe_state *state, const pe_array *a) {
+    if (a->kind == PE_KIND_TORCH) return pe_tensor_like(state, a->object);
+    PyObject *array = a->owner ? a->owner : a->object;
+    return PyArray_NewLikeArray((PyArrayObject *)array, NPY_KEEPORDER, NULL, 0);
+}
+
+/* ---- outputs ---- */
+
+int pe_check_output(const pe_array *a, const char *name) {
+    if (!a->writable) {
+        PyErr_Format(PyExc_BufferError, "%s is read-only", name);
+        return -1;
+    }
+    if (!pe_overlaps_itself(&a->view)) return 0;
+    PyErr_Format(
+        PyExc_ValueError,
+        "%s stores several elements in the same memory (an expanded or overlapping view); pass an array of its own",
+        name);
+    return -1;
+}
+
+static bool same_layout(const pe_view *a, const pe_view *b) {
+    if (a->data != b->data) return false;
+    for (int i = 0; i < a->ndim; i++)
+        if (a->shape[i] != 1 && a->stride[i] != b->stride[i]) return false;
+    return true;
+}
+
+int pe_check_disjoint(const pe_array *a, const char *a_name, const pe_array *b, const char *b_name) {
+    if (!pe_overlap(&a->view, &b->view)) return 0;
+    PyErr_Format(PyExc_ValueError, "%s and %s overlap in memory; they must be the same array or disjoint", a_name,
+                 b_name);
+    return -1;
+}
+
+int pe_same_or_disjoint(const pe_array *a, const char *a_name, const pe_array *b, const char *b_name) {
+    if (same_layout(&a->view, &b->view)) return 1;
+    return pe_check_disjoint(a, a_name, b, b_name);
+}
+
+int pe_check_same_shape(const pe_array *a, const char *a_name, const pe_array *b, const char *b_name) {
+    bool same = a->view.ndim == b->view.ndim;
+    for (int i = 0; same && i < a->view.ndim; i++) same = a->view.shape[i] == b->view.shape[i];
+    char first[256], second[256];
+    if (!same) {
+        PyErr_Format(PyExc_ValueError, "%s must have the shape of %s, %s, got %s", b_name, a_name,
+                     pe_shape_text(&a->view, first, sizeof first), pe_shape_text(&b->view, second, sizeof second));
+        return -1;
+    }
+    if (a->dtype == b->dtype) return 0;
+    PyErr_Format(PyExc_TypeError, "%s must have the dtype of %s", b_name, a_name);
+    return -1;
+}
+
+int pe_parse_seq_axis(PyObject *object, int ndim, const char *name, int *axis) {
+    Py_ssize_t value = PyNumber_AsSsize_t(object, PyExc_ValueError);
+    if (value == -1 && PyErr_Occurred()) return -1;
+    Py_ssize_t index = value < 0 ? value + ndim : value;
+    if (index < 0 || index >= ndim) {
+        PyErr_Format(PyExc_ValueError, "seq_axis %zd is out of bounds for %s with %d axes", value, name, ndim);
+        return -1;
+    }
+    if (index == ndim - 1) {
+        PyErr_Format(PyExc_ValueError, "seq_axis must not be the last axis of %s, which is head_dim", name);
+        return -1;
+    }
+    *axis = (int)index;
+    return 0;
+}
+
+int pe_raise_status(enum pe_status status) {
+    switch (status) {
+        case PE_POSITION:
+            PyErr_SetString(PyExc_ValueError,
+                            "positions must be finite, with |position| and |position * inv_freq| below 2**31");
+            break;
+        case PE_STOPPED: /* the poll function has set the exception */
+        default: break;
+    }
+    return -1;
+}
+
+/* ---- long work ---- */
+
+static int64_t now(void) {
+    struct timespec t;
+    timespec_get(&t, TIME_UTC);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+void pe_release_begin(pe_release *r) {
+    r->checked = now();
+    r->interrupted = false;
+    r->thread = PyEval_SaveThread();
+}
+
+int pe_release_end(pe_release *r) {
+    PyEval_RestoreThread(r->thread);
+    return r->interrupted ? -1 : 0;
+}
+
+bool pe_release_poll(void *release) {
+    pe_release *r = release;
+    int64_t time = now();
+    if (time - r->checked < 25 * 1000000 && time >= r->checked) return false;
+    PyEval_RestoreThread(r->thread);
+    r->interrupted = PyErr_CheckSignals() < 0;
+    r->thread = PyEval_SaveThread();
+    r->checked = now();
+    return r->interrupted;
+}

@@ -1,0 +1,115 @@
+/* From Python objects to what core takes, and every message a caller can get from C.
+ *
+ * Functions return 0, or -1 with an exception set. Nothing here writes to a caller's array.
+ */
+#ifndef PE_ARGS_H
+#define PE_ARGS_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdio.h> /* NumPy uses FILE, which the limited API does not bring */
+
+#define NPY_NO_DEPRECATED_API  NPY_2_0_API_VERSION
+#define NPY_TARGET_VERSION     NPY_2_0_API_VERSION
+#define PY_ARRAY_UNIQUE_SYMBOL posenc_numpy
+#ifndef PE_IMPORTS_NUMPY
+#define NO_IMPORT_ARRAY
+#endif
+#include <numpy/arrayobject.h>
+
+#include "../core/posenc.h"
+
+/* What torch offers, looked up when the first tensor comes; see tensor.c. */
+struct pe_torch;
+
+typedef struct {
+    const struct pe_kernels *kernels;
+    struct pe_torch *torch;           /* written once, atomically */
+    PyTypeObject *bfloat16;           /* ml_dtypes' scalar type, written once, atomically */
+    PyObject *requires_grad, *is_neg; /* interned names */
+} pe_state;
+
+pe_state *pe_get_state(PyObject *module);
+
+/* One array argument. `object` is borrowed; `owner` (may be NULL) is held while view is in use. */
+enum pe_kind { PE_KIND_NUMPY, PE_KIND_TORCH };
+enum { PE_DTYPE_INT32 = PE_DTYPES, PE_DTYPE_INT64, PE_DTYPE_OTHER };
+typedef struct {
+    PyObject *object, *owner;
+    enum pe_kind kind;
+    int dtype; /* enum pe_dtype, or one of the above */
+    bool writable;
+    pe_view view; /* view.dtype is set where dtype is a pe_dtype */
+} pe_array;
+
+int pe_array_any(pe_state *state, PyObject *object, const char *name, pe_array *a);   /* any dtype */
+int pe_array_float(pe_state *state, PyObject *object, const char *name, pe_array *a); /* the four float types */
+void pe_array_clear(pe_array *a);
+
+/* tensor.c: 1 and filled if the object is a torch tensor, 0 if it is not one, -1 on error */
+int pe_tensor_view(pe_state *state, PyObject *object, const char *name, pe_array *a);
+int pe_tensors_written(pe_state *state, PyObject *const *tensors, int n); /* bump their version counters */
+PyObject *pe_tensor_like(pe_state *state, PyObject *tensor);
+void pe_torch_clear(pe_state *state);
+
+/* A new array of the same kind, dtype, shape and memory order. */
+PyObject *pe_array_like(pe_state *state, const pe_array *a);
+
+/* Checks that the array can take results: writable, no element stored twice. */
+int pe_check_output(const pe_array *a, const char *name);
+/* Same memory and same strides: 1; disjoint: 0; anything between: -1 and an error naming both. */
+int pe_same_or_disjoint(const pe_array *a, const char *a_name, const pe_array *b, const char *b_name);
+int pe_check_disjoint(const pe_array *a, const char *a_name, const pe_array *b, const char *b_name);
+int pe_check_same_shape(const pe_array *a, const char *a_name, const pe_array *b, const char *b_name);
+
+/* Positions of a call, from positions= and offset=. */
+typedef struct {
+    pe_positions positions;
+    bool per_batch, integral;
+    ptrdiff_t seq, batch; /* shape of positions=; batch is -1 where it has no such axis */
+    int64_t start;        /* the storage of a single offset */
+    PyObject *owners[2];
+} pe_position_args;
+
+/* x_batch: length of the first axis, or -1 where x has no batch axis. axes: of the frequencies. */
+int pe_parse_positions(pe_state *state, PyObject *positions, PyObject *offset, int axes, ptrdiff_t seq,
+                       ptrdiff_t x_batch, pe_position_args *p);
+/* For tables: a number n means 0 .. n-1, an array may have any length and batch. */
+int pe_parse_table_positions(pe_state *state, PyObject *object, int axes, pe_position_args *p);
+void pe_positions_clear(pe_position_args *p);
+
+int pe_parse_seq_axis(PyObject *object, int ndim, const char *name, int *axis);
+const char *pe_shape_text(const pe_view *v, char *buffer, size_t size); /* "(2, 8, 128)" */
+int pe_raise_status(enum pe_status status);                             /* -1 */
+
+/* Long work without the GIL: looks for signals every 25 ms. */
+typedef struct {
+    PyThreadState *thread;
+    int64_t checked; /* ns */
+    bool interrupted;
+} pe_release;
+void pe_release_begin(pe_release *r);
+int pe_release_end(pe_release *r); /* -1 where a signal handler raised */
+bool pe_release_poll(void *release);
+
+/* spec_py.c: what a Rope holds for C */
+typedef struct {
+    pe_frequencies freq;
+    enum pe_layout layout;
+    size_t head_dim, rotary_offset;
+} pe_spec;
+const pe_spec *pe_spec_from(PyObject *capsule);
+
+/* work above which the GIL is released, and above which outputs are written past the caches */
+enum { PE_RELEASE_BYTES = 1 << 20, PE_STREAM_BYTES = 32 << 20 };
+
+/* the functions of the module */
+PyObject *pe_py_rotate(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *pe_py_apply(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *pe_py_table(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *pe_py_spec(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *pe_py_inv_freq(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *pe_py_empty_like(PyObject *module, PyObject *x);
+PyObject *pe_py_runtime(PyObject *module, PyObject *ignored);
+
+#endif

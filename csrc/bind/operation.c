@@ -1,0 +1,205 @@
+/* Inputs, outputs and work of a rotation: everything is checked before a byte is written. */
+#include "operation.h"
+
+void pe_operation_init(pe_operation *op, pe_state *state) {
+    op->state = state;
+    op->n = 0;
+    op->have_y = false;
+    for (int i = 0; i < 2; i++) op->x[i].owner = op->y[i].owner = op->results[i] = op->positions.owners[i] = NULL;
+}
+
+void pe_operation_clear(pe_operation *op) {
+    for (int i = 0; i < 2; i++) {
+        pe_array_clear(&op->x[i]);
+        pe_array_clear(&op->y[i]);
+        Py_CLEAR(op->results[i]);
+    }
+    pe_positions_clear(&op->positions);
+}
+
+/* ---- inputs ---- */
+
+int pe_operation_input(pe_operation *op, PyObject *object, const char *name, PyObject *seq_axis) {
+    pe_array *x = &op->x[op->n];
+    op->x_name[op->n] = name;
+    if (pe_array_float(op->state, object, name, x) < 0) return -1;
+    op->n++;
+    if (x->view.ndim < 2) {
+        PyErr_Format(PyExc_ValueError,
+                     "%s must have a sequence axis and a head_dim axis, (..., seq, head_dim); got %d "
+                     "axes",
+                     name, x->view.ndim);
+        return -1;
+    }
+    int axis;
+    if (pe_parse_seq_axis(seq_axis, x->view.ndim, name, &axis) < 0) return -1;
+    if (op->n == 1)
+        op->how.seq_axis = axis;
+    else if (axis != op->how.seq_axis || x->view.ndim != op->x[0].view.ndim) {
+        PyErr_Format(PyExc_ValueError, "q and k must have the same number of axes, got %d and %d", op->x[0].view.ndim,
+                     x->view.ndim);
+        return -1;
+    }
+    if ((size_t)x->view.shape[x->view.ndim - 1] == op->head_dim) return 0;
+    PyErr_Format(PyExc_ValueError, "%s must have head_dim %zu in its last axis, got %zd", name, op->head_dim,
+                 (Py_ssize_t)x->view.shape[x->view.ndim - 1]);
+    return -1;
+}
+
+int pe_operation_check_pair(const pe_operation *op) {
+    const pe_array *q = &op->x[0], *k = &op->x[1];
+    int axis = op->how.seq_axis;
+    if (q->dtype != k->dtype) {
+        PyErr_SetString(PyExc_TypeError, "q and k must have the same dtype; rotate them in two calls");
+        return -1;
+    }
+    if (q->view.shape[axis] == k->view.shape[axis]) return 0;
+    PyErr_Format(PyExc_ValueError,
+                 "q and k must have the same sequence length, got %zd and %zd; rotate them in two calls",
+                 (Py_ssize_t)q->view.shape[axis], (Py_ssize_t)k->view.shape[axis]);
+    return -1;
+}
+
+/* length of the batch axis that positions, offsets and tables may have rows for; -1 where there is none */
+ptrdiff_t pe_operation_batch(const pe_operation *op) {
+    return op->how.seq_axis > 0 ? op->x[0].view.shape[0] : -1;
+}
+
+ptrdiff_t pe_operation_seq(const pe_operation *op) {
+    return op->x[0].view.shape[op->how.seq_axis];
+}
+
+/* rows that differ between batch rows need operands that agree on the batch */
+int pe_operation_check_batch(const pe_operation *op) {
+    if (!op->rows.per_batch || op->n < 2 || op->x[0].view.shape[0] == op->x[1].view.shape[0]) return 0;
+    PyErr_Format(PyExc_ValueError, "q and k must have the same batch for per-row positions, got %zd and %zd",
+                 (Py_ssize_t)op->x[0].view.shape[0], (Py_ssize_t)op->x[1].view.shape[0]);
+    return -1;
+}
+
+/* ---- outputs ---- */
+
+static int check_other_operand(const pe_operation *op, int i) {
+    int j = 1 - i;
+    if (pe_check_disjoint(&op->y[i], op->y_name[i], &op->y[j], op->y_name[j]) < 0) return -1;
+    return pe_check_disjoint(&op->y[i], op->y_name[i], &op->x[j], op->x_name[j]);
+}
+
+static int parse_output(pe_operation *op, int i, PyObject *object, const char *name) {
+    op->y_name[i] = name;
+    if (object == op->x[i].object) {
+        op->y[i] = op->x[i];
+        op->y[i].owner = NULL;
+    } else {
+        if (pe_array_float(op->state, object, name, &op->y[i]) < 0) return -1;
+        if (pe_check_same_shape(&op->x[i], op->x_name[i], &op->y[i], name) < 0) return -1;
+        if (pe_same_or_disjoint(&op->x[i], op->x_name[i], &op->y[i], name) < 0) return -1;
+    }
+    op->results[i] = Py_NewRef(object);
+    return pe_check_output(&op->y[i], name);
+}
+
+static int check_in_place_move(const pe_operation *op) {
+    bool moves = op->how.layout == PE_INTERLEAVED_TO_HALF || op->how.layout == PE_HALF_TO_INTERLEAVED;
+    if (!moves || 2 * op->rows.pairs <= PE_MAX_IN_PLACE_MOVE) return 0;
+    for (int i = 0; i < op->n; i++)
+        if (op->x[i].view.data == op->y[i].view.data) {
+            PyErr_Format(PyExc_ValueError,
+                         "layout interleaved_to_half rotates at most %d elements of a head in place, got "
+                         "%zu; pass another out",
+                         PE_MAX_IN_PLACE_MOVE, 2 * op->rows.pairs);
+            return -1;
+        }
+    return 0;
+}
+
+static int parse_pair(pe_operation *op, PyObject *out) {
+    PyObject *items[2] = {NULL, NULL};
+    int failed = -1;
+    if (!(PyTuple_Check(out) || PyList_Check(out)) || PySequence_Size(out) != 2) {
+        PyErr_SetString(PyExc_TypeError, "out must be a pair of arrays, one for q and one for k");
+        return -1;
+    }
+    for (int i = 0; i < 2; i++) {
+        items[i] = PySequence_GetItem(out, i);
+        if (items[i] == NULL || parse_output(op, i, items[i], i ? "out[1]" : "out[0]") < 0) goto done;
+    }
+    failed = check_other_operand(op, 0) < 0 || check_other_operand(op, 1) < 0 ? -1 : 0;
+done:
+    Py_XDECREF(items[0]); /* results hold what is needed */
+    Py_XDECREF(items[1]);
+    return failed;
+}
+
+int pe_operation_outputs(pe_operation *op, PyObject *out) {
+    if (out == Py_None) return 0;
+    op->have_y = true;
+    if ((op->n == 2 ? parse_pair(op, out) : parse_output(op, 0, out, "out")) < 0) return -1;
+    return check_in_place_move(op);
+}
+
+static int make_outputs(pe_operation *op) {
+    for (int i = 0; i < op->n; i++) {
+        op->results[i] = pe_array_like(op->state, &op->x[i]);
+        if (op->results[i] == NULL) return -1;
+        if (pe_array_float(op->state, op->results[i], "out", &op->y[i]) < 0) return -1;
+    }
+    return 0;
+}
+
+/* ---- work ---- */
+
+static size_t total_bytes(const pe_operation *op) {
+    size_t bytes = 0;
+    for (int i = 0; i < op->n; i++) bytes += pe_elements(&op->x[i].view) * pe_itemsize(op->x[i].view.dtype);
+    return bytes;
+}
+
+static int work(pe_operation *op, size_t bytes, int stream) {
+    pe_operand operands[2];
+    for (int i = 0; i < op->n; i++) operands[i].x = op->x[i].view, operands[i].y = op->y[i].view;
+    op->how.stream = stream || bytes > PE_STREAM_BYTES;
+    if (bytes <= PE_RELEASE_BYTES)
+        return pe_rotate(op->state->kernels, &op->how, &op->rows, operands, op->n, NULL, NULL) == PE_OK ? 0 : -1;
+    pe_release release;
+    pe_release_begin(&release);
+    pe_rotate(op->state->kernels, &op->how, &op->rows, operands, op->n, pe_release_poll, &release);
+    return pe_release_end(&release);
+}
+
+static int announce_writes(pe_operation *op) {
+    PyObject *tensors[2];
+    int n = 0;
+    if (!op->have_y) return 0; /* nobody can have saved a fresh tensor */
+    for (int i = 0; i < op->n; i++)
+        if (op->y[i].kind == PE_KIND_TORCH) tensors[n++] = op->y[i].object;
+    return pe_tensors_written(op->state, tensors, n);
+}
+
+/* defer_above, then the work, then the result */
+PyObject *pe_operation_finish(pe_operation *op, PyObject *defer_above, PyObject *stream_hint) {
+    size_t bytes = total_bytes(op), limit = PyLong_AsSize_t(defer_above);
+    int stream = PyObject_IsTrue(stream_hint);
+    if (PyErr_Occurred()) return NULL;
+    if (bytes > limit) return PyLong_FromSize_t(bytes);
+    if (!op->have_y && make_outputs(op) < 0) return NULL;
+    int failed = work(op, bytes, stream); /* an interrupted call has written too */
+    if (failed) {
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        announce_writes(op);
+        PyErr_Restore(type, value, traceback);
+        return NULL;
+    }
+    if (announce_writes(op) < 0) return NULL;
+    return op->n == 2 ? PyTuple_Pack(2, op->results[0], op->results[1]) : Py_NewRef(op->results[0]);
+}
+
+PyObject *pe_py_empty_like(PyObject *module, PyObject *x) {
+    pe_state *state = pe_get_state(module);
+    pe_array a;
+    if (pe_array_any(state, x, "x", &a) < 0) return NULL;
+    PyObject *result = pe_array_like(state, &a);
+    pe_array_clear(&a);
+    return result;
+}

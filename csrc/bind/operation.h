@@ -1,0 +1,33 @@
+/* One rotation on its way from Python to core: what the callers with positions and with tables share. */
+#ifndef PE_OPERATION_H
+#define PE_OPERATION_H
+
+#include "args.h"
+
+typedef struct {
+    pe_state *state;
+    int n; /* operands: 1 or 2 */
+    pe_array x[2], y[2];
+    bool have_y; /* outputs were given */
+    const char *x_name[2], *y_name[2];
+    pe_rotation how;
+    pe_rows rows;
+    size_t head_dim;
+    pe_position_args positions;
+    PyObject *results[2]; /* owned */
+} pe_operation;
+
+/* Fill in order: head_dim and how.layout, inputs, rows, outputs; then finish, and clear in any case. */
+void pe_operation_init(pe_operation *op, pe_state *state);
+void pe_operation_clear(pe_operation *op);
+int pe_operation_input(pe_operation *op, PyObject *object, const char *name, PyObject *seq_axis);
+int pe_operation_check_pair(const pe_operation *op);
+int pe_operation_check_batch(const pe_operation *op);
+int pe_operation_outputs(pe_operation *op, PyObject *out);
+/* The result; or, for work above defer_above bytes, that number of bytes and nothing done. */
+PyObject *pe_operation_finish(pe_operation *op, PyObject *defer_above, PyObject *stream_hint);
+
+ptrdiff_t pe_operation_batch(const pe_operation *op); /* -1 where there is no batch axis before the sequence axis */
+ptrdiff_t pe_operation_seq(const pe_operation *op);
+
+#endif

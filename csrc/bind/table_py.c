@@ -1,0 +1,136 @@
+/* Tables of cosines and sines, from Python. */
+#include "args.h"
+
+typedef struct {
+    pe_state *state;
+    const pe_spec *spec;
+    pe_position_args positions;
+    enum pe_dtype dtype;
+    pe_array out[2];
+    PyObject *results[2]; /* owned */
+} table_call;
+
+static const char *const out_name[2] = {"out[0]", "out[1]"};
+
+/* (seq, pairs) or (batch, seq, pairs) */
+static int wanted_shape(const table_call *call, npy_intp *shape) {
+    int ndim = 0;
+    if (call->positions.batch >= 0) shape[ndim++] = call->positions.batch;
+    shape[ndim++] = call->positions.seq;
+    shape[ndim++] = (npy_intp)call->spec->freq.pairs;
+    return ndim;
+}
+
+static int make_tables(table_call *call) {
+    npy_intp shape[3];
+    int ndim = wanted_shape(call, shape);
+    for (int i = 0; i < 2; i++) {
+        call->results[i] = PyArray_SimpleNew(ndim, shape, call->dtype == PE_F64 ? NPY_DOUBLE : NPY_FLOAT);
+        if (call->results[i] == NULL) return -1;
+        if (pe_array_any(call->state, call->results[i], out_name[i], &call->out[i]) < 0) return -1;
+    }
+    return 0;
+}
+
+static int check_table(const table_call *call, int i) {
+    const pe_array *a = &call->out[i];
+    npy_intp shape[3];
+    int ndim = wanted_shape(call, shape);
+    if (a->dtype != (int)call->dtype) {
+        PyErr_Format(PyExc_TypeError, "%s must be %s, as dtype says", out_name[i],
+                     call->dtype == PE_F64 ? "float64" : "float32");
+        return -1;
+    }
+    bool same = a->view.ndim == ndim;
+    for (int k = 0; same && k < ndim; k++) same = a->view.shape[k] == shape[k];
+    if (same) return pe_check_output(a, out_name[i]);
+    pe_view wanted = {.ndim = ndim};
+    for (int k = 0; k < ndim; k++) wanted.shape[k] = shape[k];
+    char want[256], got[256];
+    PyErr_Format(PyExc_ValueError, "%s must have shape %s for these positions and frequencies, got %s", out_name[i],
+                 pe_shape_text(&wanted, want, sizeof want), pe_shape_text(&a->view, got, sizeof got));
+    return -1;
+}
+
+static int parse_tables(table_call *call, PyObject *out) {
+    if (!(PyTuple_Check(out) || PyList_Check(out)) || PySequence_Size(out) != 2) {
+        PyErr_SetString(PyExc_TypeError, "out must be a pair of arrays, one for cos and one for sin");
+        return -1;
+    }
+    for (int i = 0; i < 2; i++) {
+        call->results[i] = PySequence_GetItem(out, i);
+        if (call->results[i] == NULL) return -1;
+        if (pe_array_any(call->state, call->results[i], out_name[i], &call->out[i]) < 0) return -1;
+        if (check_table(call, i) < 0) return -1;
+    }
+    return pe_check_disjoint(&call->out[0], out_name[0], &call->out[1], out_name[1]);
+}
+
+static int announce_writes(const table_call *call) {
+    PyObject *tensors[2];
+    int n = 0;
+    for (int i = 0; i < 2; i++)
+        if (call->out[i].kind == PE_KIND_TORCH) tensors[n++] = call->out[i].object;
+    return pe_tensors_written(call->state, tensors, n);
+}
+
+/* as (batch, seq, pairs); a stride of an axis one long means nothing, so the last one is set right */
+static pe_view three_axes(const pe_view *v) {
+    pe_view w = *v;
+    if (w.ndim == 2) {
+        for (int i = 2; i > 0; i--) w.shape[i] = w.shape[i - 1], w.stride[i] = w.stride[i - 1];
+        w.shape[0] = 1, w.stride[0] = 0, w.ndim = 3;
+    }
+    if (w.shape[2] == 1) w.stride[2] = (ptrdiff_t)pe_itemsize(w.dtype);
+    return w;
+}
+
+static int work(const table_call *call, size_t bytes, bool stream) {
+    pe_view cos = three_axes(&call->out[0].view), sin = three_axes(&call->out[1].view);
+    const struct pe_kernels *kernels = call->state->kernels;
+    stream = stream || bytes > PE_STREAM_BYTES;
+    if (bytes <= PE_RELEASE_BYTES) {
+        pe_table(kernels, &call->spec->freq, &call->positions.positions, &cos, &sin, stream, NULL, NULL);
+        return 0;
+    }
+    pe_release release;
+    pe_release_begin(&release);
+    pe_table(kernels, &call->spec->freq, &call->positions.positions, &cos, &sin, stream, pe_release_poll, &release);
+    return pe_release_end(&release);
+}
+
+static PyObject *run(table_call *call, PyObject *const *args) {
+    call->spec = pe_spec_from(args[0]);
+    if (call->spec == NULL) return NULL;
+    if (pe_parse_table_positions(call->state, args[1], call->spec->freq.axes, &call->positions) < 0) return NULL;
+    call->dtype = PyObject_IsTrue(args[2]) ? PE_F64 : PE_F32;
+    size_t seq = (size_t)call->positions.seq, batch = call->positions.batch < 0 ? 1 : (size_t)call->positions.batch;
+    enum pe_status status = pe_check_positions(&call->spec->freq, &call->positions.positions, batch, seq);
+    if (status != PE_OK) {
+        pe_raise_status(status);
+        return NULL;
+    }
+    if (args[3] != Py_None && parse_tables(call, args[3]) < 0) return NULL;
+    size_t bytes = 2 * batch * seq * call->spec->freq.pairs * pe_itemsize(call->dtype);
+    size_t limit = PyLong_AsSize_t(args[4]);
+    int stream = PyObject_IsTrue(args[5]);
+    if (PyErr_Occurred()) return NULL;
+    if (bytes > limit) return PyLong_FromSize_t(bytes);
+    if (args[3] == Py_None && make_tables(call) < 0) return NULL;
+    if (work(call, bytes, stream) < 0 || announce_writes(call) < 0) return NULL;
+    return PyTuple_Pack(2, call->results[0], call->results[1]);
+}
+
+/* table(spec, positions or n, float64, out, defer_above, stream) -> (cos, sin), or a number of bytes where that exceeds
+ * defer_above */
+PyObject *pe_py_table(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    (void)n;
+    table_call call = {.state = pe_get_state(module)};
+    PyObject *result = run(&call, args);
+    for (int i = 0; i < 2; i++) {
+        Py_XDECREF(call.results[i]);
+        pe_array_clear(&call.out[i]);
+    }
+    pe_positions_clear(&call.positions);
+    return result;
+}

@@ -1,0 +1,149 @@
+/* posenc's core: the whole C API, and what each call promises.
+ *
+ * Core knows shapes and byte strides, never a Python object. It allocates nothing on an apply path, keeps no state, and
+ * can be called from any number of threads. Callers own every buffer. Sizes are checked by the caller (bind), contracts
+ * are stated here, and a call whose contract holds either does all of its work or reports why it stopped.
+ */
+#ifndef POSENC_H
+#define POSENC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "../kernels/kernels.h"
+
+enum { PE_MAX_DIM = 32, PE_MAX_AXES = 8 };
+
+/* A pair of elements of `interleaved_to_half` moves within its row, so a row rotated in place passes through the stack. */
+enum { PE_MAX_IN_PLACE_MOVE = 2048 };
+
+enum pe_status {
+    PE_OK,
+    PE_STOPPED,     /* the poll function asked to stop; outputs are partly written */
+    PE_POSITION,    /* a position is NaN, or it or its angle reaches 2^31 */
+    PE_OUT_OF_TABLE /* a position is not a row of the given table */
+};
+
+/* Which elements of a head form a pair, read -> written. */
+enum pe_layout {
+    PE_HALF,                /* [a a a | b b b] -> the same */
+    PE_INTERLEAVED,         /* [a b a b a b]   -> the same */
+    PE_INTERLEAVED_TO_HALF, /* [a b a b a b]   -> [a a a | b b b] */
+    PE_HALF_TO_INTERLEAVED  /* its inverse */
+};
+
+/* An array as it lies in memory: strides in bytes, of any sign; those of axes of length 1 mean nothing. */
+typedef struct {
+    char *data;
+    int ndim;
+    enum pe_dtype dtype;
+    ptrdiff_t shape[PE_MAX_DIM], stride[PE_MAX_DIM];
+} pe_view;
+
+size_t pe_itemsize(enum pe_dtype dtype);
+size_t pe_elements(const pe_view *v); /* shapes whose product overflows are never made by NumPy or torch */
+
+/* ---- frequencies.c ---- */
+
+/* inv_freq[i] = the float64 nearest to base**(-2i/rotary_dim), i < rotary_dim/2. base finite and > 0, rotary_dim even. */
+void pe_inv_freq(double base, size_t rotary_dim, double *inv_freq);
+
+/* The float32 recipe of model code, 1 / base**(2i/rotary_dim) with every step rounded to float32 and the power rounded
+ * correctly (torch's own misses that by an ulp in about one frequency of a hundred). Written as float64. */
+void pe_inv_freq_float32(double base, size_t rotary_dim, double *inv_freq);
+
+/* ---- overlap.c: exact answers up to a bound of work, `true` beyond it ---- */
+
+bool pe_overlap(const pe_view *a, const pe_view *b); /* some byte belongs to both */
+bool pe_overlaps_itself(const pe_view *v);           /* some byte belongs to two elements */
+
+/* ---- rows.c ---- */
+
+/* The positions of a call: an array, or ranges that count up by one.
+ * Position of (axis, batch row, j) = element at data + axis*axis_stride + batch*batch_stride + j*stride; for a range the
+ * element is the batch row's start, and j is added. Strides are zero where positions do not vary. */
+enum pe_position_kind { PE_RANGE, PE_INT32, PE_INT64, PE_FLOAT64 };
+typedef struct {
+    enum pe_position_kind kind;
+    const char *data; /* int64 for a range */
+    ptrdiff_t axis_stride, batch_stride, stride;
+} pe_positions;
+
+/* What turns a pair: angle of pair i = position on axis_of_freq[i] * inv_freq[i]. */
+typedef struct {
+    const double *inv_freq;            /* (pairs,) */
+    const unsigned char *axis_of_freq; /* (pairs,), or NULL for one axis */
+    size_t pairs;
+    int axes;
+    double scale;    /* multiplies cos and sin */
+    bool as_float32; /* inv_freq holds float32 values and the angles are rounded to float32 (kernels.h) */
+} pe_frequencies;
+
+/* Rows of cosines and sines, made from positions (freq set) or taken from a ready table (freq NULL): row of (batch row, j)
+ * at cos + batch*batch_stride + row*row_stride, row = j, or the position of j where by_position is set. */
+typedef struct {
+    const pe_frequencies *freq;
+    pe_positions positions;
+    const char *cos, *sin;
+    ptrdiff_t cos_batch, cos_row, cos_pair, sin_batch, sin_row, sin_pair;
+    bool by_position, conjugate; /* conjugate negates the sine */
+    size_t pairs;
+    enum pe_dtype dtype; /* PE_F32 or PE_F64 */
+    bool per_batch;      /* rows differ between batch rows */
+} pe_rows;
+
+/* PE_POSITION unless every position is finite and |position| and |position * inv_freq| are below 2^31; batch rows and
+ * seq positions each. */
+enum pe_status pe_check_positions(const pe_frequencies *freq, const pe_positions *positions, size_t batch, size_t seq);
+/* PE_OUT_OF_TABLE unless every position is at least 0 and below table_rows; *bad receives the first that is not. */
+enum pe_status pe_check_rows(const pe_positions *positions, size_t batch, size_t seq, size_t table_rows, int64_t *bad);
+
+/* Fill tables: positions (batch, seq) -> cos and sin (batch, seq, pairs), strided views of float32 or float64.
+ * Positions are checked. `stream` writes past the caches. poll: see pe_rotate. */
+typedef bool pe_poll(void *context);
+enum pe_status pe_table(const struct pe_kernels *kernels, const pe_frequencies *freq, const pe_positions *positions,
+                        const pe_view *cos, const pe_view *sin, bool stream, pe_poll *poll, void *context);
+
+/* The rows of one tile, on the stack of the call that walks the tiles. */
+enum { PE_TILE_BYTES = 8192, PE_TILE_ROWS = 32, PE_CHUNK_PAIRS = 1024 };
+struct pe_tile {
+    PE_ALIGNED(64) char cos_rows[PE_TILE_BYTES];
+    PE_ALIGNED(64) char sin_rows[PE_TILE_BYTES];
+    const char *cos, *sin; /* the first row: in the buffers above, or in the caller's table */
+    ptrdiff_t step;        /* bytes from one row to the next */
+};
+/* Rows j .. j + n of a batch row, pairs `first` .. first + count; evens_first sorts each row as unzip4 does. n rows of
+ * count pairs fit the buffers. */
+void pe_tile_fill(const struct pe_kernels *kernels, const pe_rows *rows, size_t batch, size_t j, size_t n, size_t first,
+                  size_t count, bool evens_first, struct pe_tile *tile);
+size_t pe_tile_rows(enum pe_dtype dtype, size_t pairs); /* how many rows of that many pairs fit, at least 1 */
+
+/* ---- rotate.c ---- */
+
+/* One array to rotate, and where the result goes. x and y have the same shape; y is x (same data, same strides) or does
+ * not overlap it, nor any other operand's y. */
+typedef struct {
+    pe_view x, y;
+} pe_operand;
+
+/* Rotate elements rotary_offset .. rotary_offset + 2*pairs of the last axis, copy the others. Where 2*pairs is head_dim + 1
+ * (an odd head_dim), a zero is appended to each head in thought and what would be written there is dropped.
+ *
+ * rows.pairs > 0. In place, `interleaved_to_half` and its inverse take at most PE_MAX_IN_PLACE_MOVE elements.
+ * seq_axis counts from 0 and is not the last. All operands have the sequence length of rows; where rows.per_batch is set
+ * their first axis is the batch. Operands need dtype float64 exactly where rows.dtype is PE_F64. `stream` writes past
+ * the caches, for large results that are not in place. Positions are checked (pe_check_*).
+ *
+ * poll (may be NULL) is called about every MiB of work; when it returns true the call stops. */
+typedef struct {
+    enum pe_layout layout;
+    size_t rotary_offset;
+    int seq_axis;
+    bool stream;
+} pe_rotation;
+
+enum pe_status pe_rotate(const struct pe_kernels *kernels, const pe_rotation *how, const pe_rows *rows,
+                         const pe_operand *operands, int n_operands, pe_poll *poll, void *context);
+
+#endif

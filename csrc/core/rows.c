@@ -1,0 +1,244 @@
+/* Rows of cosines and sines: the one place where positions become angles.
+ *
+ * A row depends on its position and the frequencies alone, so nothing is cached: whoever needs rows asks for a tile of
+ * them, which lies on the stack of the call, and turns everything of those positions before the next tile. A ready
+ * table serves through the same struct; its rows are used where they lie unless they must be gathered, negated or
+ * sorted.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "posenc.h"
+
+size_t pe_itemsize(enum pe_dtype dtype) {
+    static const size_t size[PE_DTYPES] = {[PE_F32] = 4, [PE_F64] = 8, [PE_F16] = 2, [PE_BF16] = 2};
+    return size[dtype];
+}
+
+size_t pe_elements(const pe_view *v) {
+    size_t n = 1;
+    for (int i = 0; i < v->ndim; i++) n *= (size_t)v->shape[i];
+    return n;
+}
+
+static size_t min_size(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+
+size_t pe_tile_rows(enum pe_dtype dtype, size_t pairs) {
+    size_t row = min_size(pairs, PE_CHUNK_PAIRS) * pe_itemsize(dtype);
+    return row ? min_size(PE_TILE_ROWS, PE_TILE_BYTES / row) : PE_TILE_ROWS;
+}
+
+static int64_t load_int(const pe_positions *p, const char *at) {
+    if (p->kind == PE_INT32) return *(const int32_t *)at;
+    return *(const int64_t *)at;
+}
+
+static const char *position_address(const pe_positions *p, int axis, size_t batch, size_t j) {
+    return p->data + axis * p->axis_stride + (ptrdiff_t)batch * p->batch_stride + (ptrdiff_t)j * p->stride;
+}
+
+static int64_t int_position(const pe_positions *p, int axis, size_t batch, size_t j) {
+    int64_t value = load_int(p, position_address(p, axis, batch, j));
+    return p->kind == PE_RANGE ? value + (int64_t)j : value;
+}
+
+static double position(const pe_positions *p, int axis, size_t batch, size_t j) {
+    if (p->kind == PE_FLOAT64) return *(const double *)position_address(p, axis, batch, j);
+    return (double)int_position(p, axis, batch, j);
+}
+
+/* A range is checked by its ends, which also keeps its sums from overflowing. */
+enum pe_status pe_check_positions(const pe_frequencies *freq, const pe_positions *positions, size_t batch, size_t seq) {
+    const double limit = 2147483648.0;
+    if (seq == 0) return PE_OK;
+    for (int axis = 0; axis < freq->axes; axis++) {
+        double fastest = 1; /* |position| itself is bounded too */
+        for (size_t i = 0; i < freq->pairs; i++)
+            if (freq->axis_of_freq == NULL || freq->axis_of_freq[i] == axis)
+                fastest = fmax(fastest, fabs(freq->inv_freq[i]));
+        for (size_t b = 0; b < batch; b++) {
+            if (positions->kind == PE_RANGE) {
+                double start = (double)load_int(positions, position_address(positions, axis, b, 0));
+                if (!(fmax(fabs(start), fabs(start + (double)(seq - 1))) * fastest < limit)) return PE_POSITION;
+                continue;
+            }
+            double largest = 0;
+            for (size_t j = 0; j < seq; j++) {
+                double p = fabs(position(positions, axis, b, j));
+                largest = p <= largest ? largest : p; /* a NaN stays */
+                if (!(largest * fastest < limit)) return PE_POSITION;
+            }
+        }
+    }
+    return PE_OK;
+}
+
+enum pe_status pe_check_rows(const pe_positions *positions, size_t batch, size_t seq, size_t table_rows, int64_t *bad) {
+    for (size_t b = 0; b < batch; b++)
+        for (size_t j = 0; j < seq; j++) {
+            int64_t start = load_int(positions, position_address(positions, 0, b, j));
+            int64_t row = positions->kind != PE_RANGE        ? start
+                          : start > INT64_MAX - (int64_t)seq ? INT64_MAX
+                                                             : start + (int64_t)j;
+            if (row < 0 || (uint64_t)row >= table_rows) {
+                *bad = row;
+                return PE_OUT_OF_TABLE;
+            }
+            if (positions->kind == PE_RANGE && j + 1 < seq) j = seq - 2; /* the last one */
+        }
+    return PE_OK;
+}
+
+/* n rows from position j on, written at cos and sin */
+static void make_rows(const struct pe_kernels *kernels, const pe_frequencies *freq, const pe_positions *positions,
+                      size_t batch, size_t j, size_t n, size_t first, size_t count, bool wide, char *cos,
+                      ptrdiff_t cos_step, char *sin, ptrdiff_t sin_step) {
+    double at[PE_TILE_ROWS], each[PE_CHUNK_PAIRS];
+    struct pe_sincos job = {.position = at,
+                            .inv_freq = freq->inv_freq + first,
+                            .scale = freq->as_float32 ? (double)(float)freq->scale : freq->scale,
+                            .as_float32 = freq->as_float32,
+                            .cos = cos,
+                            .sin = sin,
+                            .cos_step = cos_step,
+                            .sin_step = sin_step,
+                            .rows = n,
+                            .pairs = count};
+    pe_sincos_kernel *kernel = wide ? kernels->sincos_f64 : kernels->sincos_f32;
+    if (freq->axis_of_freq == NULL) {
+        for (size_t row = 0; row < n; row++) {
+            double p = position(positions, 0, batch, j + row);
+            at[row] = freq->as_float32 ? (double)(float)p : p;
+        }
+        kernel(&job);
+        return;
+    }
+    job.each = each, job.rows = 1;
+    for (size_t row = 0; row < n; row++) {
+        for (size_t i = 0; i < count; i++) {
+            double p = position(positions, freq->axis_of_freq[first + i], batch, j + row);
+            each[i] = freq->as_float32 ? (double)(float)p : p;
+        }
+        kernel(&job);
+        job.cos += cos_step, job.sin += sin_step;
+    }
+}
+
+static void widen_row(char *row, size_t count) { /* float32 at the start of a row of float64: from the end backwards */
+    for (size_t i = count; i-- > 0;) {
+        float narrow;
+        memcpy(&narrow, row + i * sizeof narrow, sizeof narrow);
+        double wide = (double)narrow;
+        memcpy(row + i * sizeof wide, &wide, sizeof wide);
+    }
+}
+
+static void sort_row(const struct pe_kernels *kernels, char *row, size_t count) {
+    float copy[PE_CHUNK_PAIRS];
+    memcpy(copy, row, count * sizeof *copy);
+    kernels->unzip4(copy, (float *)row, count);
+}
+
+static void gather_row(char *row, const char *source, ptrdiff_t pair_stride, size_t count, enum pe_dtype dtype,
+                       bool negate) {
+    for (size_t i = 0; i < count; i++, source += pair_stride) {
+        if (dtype == PE_F64)
+            ((double *)row)[i] = negate ? -*(const double *)source : *(const double *)source;
+        else
+            ((float *)row)[i] = negate ? -*(const float *)source : *(const float *)source;
+    }
+}
+
+static size_t table_row(const pe_rows *rows, size_t batch, size_t j) {
+    return rows->by_position ? (size_t)int_position(&rows->positions, 0, batch, j) : j;
+}
+
+/* the table's own memory where its rows can be used as they are: contiguous, both with the same step */
+static bool borrow_rows(const pe_rows *rows, size_t batch, size_t j, size_t n, size_t first, struct pe_tile *tile) {
+    ptrdiff_t size = (ptrdiff_t)pe_itemsize(rows->dtype);
+    if (rows->conjugate || rows->cos_pair != size || rows->sin_pair != size) return false;
+    if (n > 1 && (rows->by_position || rows->cos_row != rows->sin_row)) return false;
+    ptrdiff_t row = (ptrdiff_t)table_row(rows, batch, j), b = (ptrdiff_t)batch, skip = (ptrdiff_t)first * size;
+    tile->cos = rows->cos + b * rows->cos_batch + row * rows->cos_row + skip;
+    tile->sin = rows->sin + b * rows->sin_batch + row * rows->sin_row + skip;
+    tile->step = rows->cos_row;
+    return true;
+}
+
+void pe_tile_fill(const struct pe_kernels *kernels, const pe_rows *rows, size_t batch, size_t j, size_t n, size_t first,
+                  size_t count, bool evens_first, struct pe_tile *tile) {
+    if (!rows->freq && !evens_first && borrow_rows(rows, batch, j, n, first, tile)) return;
+    ptrdiff_t step = (ptrdiff_t)(count * pe_itemsize(rows->dtype));
+    bool widen = rows->freq && rows->freq->as_float32 && rows->dtype == PE_F64;
+    tile->cos = tile->cos_rows, tile->sin = tile->sin_rows, tile->step = step;
+    if (rows->freq)
+        make_rows(kernels, rows->freq, &rows->positions, batch, j, n, first, count, rows->dtype == PE_F64 && !widen,
+                  tile->cos_rows, step, tile->sin_rows, step);
+    for (size_t i = 0; i < n; i++) {
+        char *cos = tile->cos_rows + (ptrdiff_t)i * step, *sin = tile->sin_rows + (ptrdiff_t)i * step;
+        if (!rows->freq) {
+            ptrdiff_t row = (ptrdiff_t)table_row(rows, batch, j + i), b = (ptrdiff_t)batch, skip = (ptrdiff_t)first;
+            gather_row(cos, rows->cos + b * rows->cos_batch + row * rows->cos_row + skip * rows->cos_pair,
+                       rows->cos_pair, count, rows->dtype, false);
+            gather_row(sin, rows->sin + b * rows->sin_batch + row * rows->sin_row + skip * rows->sin_pair,
+                       rows->sin_pair, count, rows->dtype, rows->conjugate);
+        }
+        if (widen) widen_row(cos, count), widen_row(sin, count);
+        if (evens_first) sort_row(kernels, cos, count), sort_row(kernels, sin, count);
+    }
+}
+
+/* n rows of a tile into an output whose elements may lie anywhere */
+static void put_rows(const struct pe_kernels *kernels, const pe_view *out, size_t batch, size_t j, size_t n,
+                     size_t first, size_t count, const char *rows, bool stream) {
+    size_t size = pe_itemsize(out->dtype), bytes = count * size;
+    char *to = out->data + (ptrdiff_t)batch * out->stride[0] + (ptrdiff_t)j * out->stride[1] +
+               (ptrdiff_t)first * out->stride[2];
+    if (stream && out->stride[1] == (ptrdiff_t)bytes) {
+        kernels->stream(to, rows, n * bytes);
+        return;
+    }
+    for (size_t i = 0; i < n; i++, to += out->stride[1], rows += bytes) {
+        if (out->stride[2] == (ptrdiff_t)size)
+            memcpy(to, rows, bytes);
+        else
+            for (size_t k = 0; k < count; k++) memcpy(to + (ptrdiff_t)k * out->stride[2], rows + k * size, size);
+    }
+}
+
+enum pe_status pe_table(const struct pe_kernels *kernels, const pe_frequencies *freq, const pe_positions *positions,
+                        const pe_view *cos, const pe_view *sin, bool stream, pe_poll *poll, void *context) {
+    struct pe_tile tile;
+    size_t batch = (size_t)cos->shape[0], seq = (size_t)cos->shape[1], polled = 0;
+    size_t size = pe_itemsize(cos->dtype), tile_rows = pe_tile_rows(cos->dtype, freq->pairs);
+    pe_rows rows = {.freq = freq, .positions = *positions, .dtype = cos->dtype, .pairs = freq->pairs};
+    /* rows go straight to where they belong unless an output is strided, streamed, or float64 of float32 angles */
+    bool direct = !stream && cos->stride[2] == (ptrdiff_t)size && sin->stride[2] == (ptrdiff_t)size &&
+                  !(freq->as_float32 && cos->dtype == PE_F64);
+    for (size_t first = 0; first < freq->pairs; first += PE_CHUNK_PAIRS) {
+        size_t count = min_size(PE_CHUNK_PAIRS, freq->pairs - first);
+        for (size_t b = 0; b < batch; b++)
+            for (size_t j = 0; j < seq; j += tile_rows) {
+                size_t n = min_size(tile_rows, seq - j);
+                if (direct) {
+                    ptrdiff_t skip = (ptrdiff_t)(first * size), bs = (ptrdiff_t)b, js = (ptrdiff_t)j;
+                    make_rows(kernels, freq, positions, b, j, n, first, count, cos->dtype == PE_F64,
+                              cos->data + bs * cos->stride[0] + js * cos->stride[1] + skip, cos->stride[1],
+                              sin->data + bs * sin->stride[0] + js * sin->stride[1] + skip, sin->stride[1]);
+                } else {
+                    pe_tile_fill(kernels, &rows, b, j, n, first, count, false, &tile);
+                    put_rows(kernels, cos, b, j, n, first, count, tile.cos, stream);
+                    put_rows(kernels, sin, b, j, n, first, count, tile.sin, stream);
+                }
+                polled += 2 * n * count * size;
+                if (poll && polled >= 1 << 20) {
+                    polled = 0;
+                    if (poll(context)) return PE_STOPPED;
+                }
+            }
+    }
+    if (stream) kernels->stream_end();
+    return PE_OK;
+}

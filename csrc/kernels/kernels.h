@@ -1,0 +1,85 @@
+/* The row kernels: what each computes and what its caller must guarantee.
+ *
+ * A kernel is void and total over its contract: it checks nothing, allocates nothing, calls nothing. Every instruction
+ * set (ISA) fills one struct pe_kernels from the same templates, and every ISA gives the same bits for finite input.
+ * A NaN stays a NaN; which NaN is the processor's own affair.
+ *
+ * Common to all: counts may be zero; pointers need no alignment beyond their element's; nothing outside the stated
+ * elements is read or written, whatever the count.
+ */
+#ifndef PE_KERNELS_H
+#define PE_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "compiler.h"
+
+/* The element types. Halves are storage only: they are widened to float32, and rounded once on the way back. */
+enum pe_dtype { PE_F32, PE_F64, PE_F16, PE_BF16, PE_DTYPES };
+
+/* One run of the rotation: `rows` rows of `pairs` pairs each.
+ *
+ *     half         members i and i + gap:    [a0 a1 a2 .. | b0 b1 b2 ..]
+ *     interleaved  members 2i and 2i + 1:    [a0 b0 a1 b1 a2 b2 ..]
+ *
+ *     a' = a*cos - b*sin        b' = b*cos + a*sin
+ *
+ * y is x itself (same pointer, same steps) or does not overlap it. cos and sin hold one float32 per pair (float64 for
+ * float64 elements) and overlap nothing that is written. A table step of zero turns every row by the same angles.
+ * For `half` over bfloat16 the two table rows come sorted: even pairs first, then odd ones (see `unzip4`), because a
+ * 32-bit word of bfloat16 is widened into its even and its odd element. */
+struct pe_run {
+    const char *x;
+    char *y;
+    ptrdiff_t x_step, y_step; /* bytes from one row to the next */
+    const char *cos, *sin;
+    ptrdiff_t table_step; /* bytes */
+    ptrdiff_t gap;        /* bytes between the two members of a pair, `half` only */
+    size_t rows, pairs;
+};
+typedef void pe_rotate_kernel(const struct pe_run *run);
+
+/* Rows of cosines and sines.
+ *
+ * angle = position * inv_freq, kept exactly; cos and sin are computed in double, multiplied by scale, rounded once.
+ * One position a row; or, where a row mixes position axes, `each` points to one position per pair (and rows is 1).
+ * as_float32 makes the angle as a float32 model does: position and inv_freq hold float32 values, their product is
+ * rounded to float32, cos and sin are rounded to float32 before a float32 multiplication by scale.
+ * |position * inv_freq| < 2^31. */
+struct pe_sincos {
+    const double *position; /* (rows,) */
+    const double *each;     /* (pairs,) or NULL */
+    const double *inv_freq; /* (pairs,) */
+    double scale;
+    int as_float32;
+    char *cos, *sin;
+    ptrdiff_t cos_step, sin_step; /* bytes from one row to the next */
+    size_t rows, pairs;
+};
+typedef void pe_sincos_kernel(const struct pe_sincos *rows);
+
+struct pe_kernels {
+    const char *name;
+    pe_rotate_kernel *half[PE_DTYPES];
+    pe_rotate_kernel *interleaved[PE_DTYPES];
+    pe_sincos_kernel *sincos_f32; /* writes float32 */
+    pe_sincos_kernel *sincos_f64; /* writes float64 */
+    /* y[0 .. (n+1)/2) = even elements of x, y[(n+1)/2 .. n) = odd ones; elements of 4 bytes, no overlap */
+    void (*unzip4)(const float *x, float *y, size_t n);
+    /* copy past the caches where the ISA can; no overlap. stream_end orders the stores before what follows. */
+    void (*stream)(char *y, const char *x, size_t bytes);
+    void (*stream_end)(void);
+};
+
+/* One line for each ISA; a file of another architecture compiles to nothing. */
+extern const struct pe_kernels pe_kernels_scalar;
+#ifdef PE_X86_64
+extern const struct pe_kernels pe_kernels_x86_v3;
+extern const struct pe_kernels pe_kernels_x86_v4;
+#endif
+#ifdef PE_ARM64
+extern const struct pe_kernels pe_kernels_neon;
+#endif
+
+#endif

@@ -1,0 +1,199 @@
+/* arm64 NEON, which every arm64 processor has, FMA included: four float32 or two float64 lanes. Tails go through a small
+ * buffer. Streaming is a plain copy: arm64's non-temporal pair store is only a hint.
+ */
+#include "kernels.h"
+
+#ifdef PE_ARM64
+#include <arm_neon.h>
+#include <string.h>
+
+#define PE_FN       PE_INLINE
+#define PE_KERNEL   static
+#define PE_KERNELS  pe_kernels_neon
+#define PE_ISA_NAME "neon"
+
+enum { FL = 4, DL = 2 };
+typedef float32x4_t F;
+typedef float64x2_t D;
+typedef uint32x4_t W;
+typedef uint64x2_t M;
+
+PE_FN F ld_f32(const float *p) {
+    return vld1q_f32(p);
+}
+PE_FN F ldn_f32(const float *p, size_t n) {
+    float buffer[FL] = {0};
+    memcpy(buffer, p, n * sizeof *p);
+    return vld1q_f32(buffer);
+}
+PE_FN void st_f32(float *p, F x) {
+    vst1q_f32(p, x);
+}
+PE_FN void stn_f32(float *p, F x, size_t n) {
+    float buffer[FL];
+    vst1q_f32(buffer, x);
+    memcpy(p, buffer, n * sizeof *p);
+}
+PE_FN F ld_f16(const uint16_t *p) {
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+}
+PE_FN F ldn_f16(const uint16_t *p, size_t n) {
+    uint16_t buffer[FL] = {0};
+    memcpy(buffer, p, n * sizeof *p);
+    return ld_f16(buffer);
+}
+PE_FN void st_f16(uint16_t *p, F x) {
+    vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(x)));
+}
+PE_FN void stn_f16(uint16_t *p, F x, size_t n) {
+    uint16_t buffer[FL];
+    st_f16(buffer, x);
+    memcpy(p, buffer, n * sizeof *p);
+}
+PE_FN F f_add(F x, F y) {
+    return vaddq_f32(x, y);
+}
+PE_FN F f_sub(F x, F y) {
+    return vsubq_f32(x, y);
+}
+PE_FN F f_mul(F x, F y) {
+    return vmulq_f32(x, y);
+}
+PE_FN F f_swap(F x) {
+    return vrev64q_f32(x);
+}
+PE_FN F f_addsub(F x, F y) { /* x + -y is x - y */
+    const uint32x4_t even = {0x80000000u, 0, 0x80000000u, 0};
+    return vaddq_f32(x, vreinterpretq_f32_u32(veorq_u32(vreinterpretq_u32_f32(y), even)));
+}
+PE_FN F f_spread(float32x2_t x) { /* x0 x0 x1 x1 */
+    return vcombine_f32(vdup_lane_f32(x, 0), vdup_lane_f32(x, 1));
+}
+PE_FN F f_dup(const float *p) {
+    return f_spread(vld1_f32(p));
+}
+PE_FN F f_dupn(const float *p, size_t n) {
+    return f_spread(vget_low_f32(ldn_f32(p, n)));
+}
+
+PE_FN W w_load(const uint16_t *p) {
+    return vreinterpretq_u32_u16(vld1q_u16(p));
+}
+PE_FN W w_loadn(const uint16_t *p, size_t n) {
+    uint16_t buffer[2 * FL] = {0};
+    memcpy(buffer, p, n * sizeof *p);
+    return w_load(buffer);
+}
+PE_FN void w_store(uint16_t *p, W w) {
+    vst1q_u16(p, vreinterpretq_u16_u32(w));
+}
+PE_FN void w_storen(uint16_t *p, W w, size_t n) {
+    uint16_t buffer[2 * FL];
+    w_store(buffer, w);
+    memcpy(p, buffer, n * sizeof *p);
+}
+PE_FN F f_even(W w) {
+    return vreinterpretq_f32_u32(vshlq_n_u32(w, 16));
+}
+PE_FN F f_odd(W w) {
+    return vreinterpretq_f32_u32(vandq_u32(w, vdupq_n_u32(0xffff0000u)));
+}
+PE_FN uint32x4_t bf16_high(F x) { /* the rounded bfloat16 in the high half of each lane */
+    uint32x4_t u = vreinterpretq_u32_f32(x), even = vandq_u32(vshrq_n_u32(u, 16), vdupq_n_u32(1));
+    uint32x4_t rounded = vaddq_u32(vaddq_u32(u, vdupq_n_u32(0x7fff)), even);
+    return vbslq_u32(vceqq_f32(x, x), rounded, vorrq_u32(u, vdupq_n_u32(0x400000)));
+}
+PE_FN W w_pack(F even, F odd) {
+    return vbslq_u32(vdupq_n_u32(0xffff0000u), bf16_high(odd), vshrq_n_u32(bf16_high(even), 16));
+}
+
+PE_FN D d_set(double x) {
+    return vdupq_n_f64(x);
+}
+PE_FN D ld_f64(const double *p) {
+    return vld1q_f64(p);
+}
+PE_FN D ldn_f64(const double *p, size_t n) {
+    double buffer[DL] = {0};
+    memcpy(buffer, p, n * sizeof *p);
+    return vld1q_f64(buffer);
+}
+PE_FN void st_f64(double *p, D x) {
+    vst1q_f64(p, x);
+}
+PE_FN void stn_f64(double *p, D x, size_t n) {
+    double buffer[DL];
+    vst1q_f64(buffer, x);
+    memcpy(p, buffer, n * sizeof *p);
+}
+PE_FN void d_st_f32(float *p, D x) {
+    vst1_f32(p, vcvt_f32_f64(x));
+}
+PE_FN void d_stn_f32(float *p, D x, size_t n) {
+    float buffer[DL];
+    d_st_f32(buffer, x);
+    memcpy(p, buffer, n * sizeof *p);
+}
+PE_FN D d_add(D x, D y) {
+    return vaddq_f64(x, y);
+}
+PE_FN D d_sub(D x, D y) {
+    return vsubq_f64(x, y);
+}
+PE_FN D d_mul(D x, D y) {
+    return vmulq_f64(x, y);
+}
+PE_FN D d_fma(D x, D y, D z) {
+    return vfmaq_f64(z, x, y);
+}
+PE_FN D d_fms(D x, D y, D z) {
+    return vfmaq_f64(vnegq_f64(z), x, y);
+}
+PE_FN D d_fnma(D x, D y, D z) {
+    return vfmsq_f64(z, x, y);
+}
+PE_FN D d_round_f32(D x) {
+    return vcvt_f64_f32(vcvt_f32_f64(x));
+}
+PE_FN D d_swap(D x) {
+    return vextq_f64(x, x, 1);
+}
+PE_FN D d_addsub(D x, D y) {
+    const uint64x2_t even = {0x8000000000000000u, 0};
+    return vaddq_f64(x, vreinterpretq_f64_u64(veorq_u64(vreinterpretq_u64_f64(y), even)));
+}
+PE_FN D d_dup(const double *p) {
+    return vld1q_dup_f64(p);
+}
+PE_FN D d_dupn(const double *p, size_t n) { /* n < 1 pair: nothing is left */
+    (void)p, (void)n;
+    return vdupq_n_f64(0.0);
+}
+#define d_shl(x, n) vreinterpretq_f64_u64(vshlq_n_u64(vreinterpretq_u64_f64(x), n))
+PE_FN D d_and(D x, D y) {
+    return vreinterpretq_f64_u64(vandq_u64(vreinterpretq_u64_f64(x), vreinterpretq_u64_f64(y)));
+}
+PE_FN D d_xor(D x, D y) {
+    return vreinterpretq_f64_u64(veorq_u64(vreinterpretq_u64_f64(x), vreinterpretq_u64_f64(y)));
+}
+PE_FN D d_blend(D x, D y, D sign) {
+    return vbslq_f64(vreinterpretq_u64_s64(vshrq_n_s64(vreinterpretq_s64_f64(sign), 63)), y, x);
+}
+PE_FN M m_none(void) {
+    return vdupq_n_u64(0);
+}
+PE_FN M m_or_below(M m, D x, D y) {
+    return vorrq_u64(m, vcltq_f64(vabsq_f64(x), vabsq_f64(y)));
+}
+PE_FN int m_any(M m) {
+    return (vgetq_lane_u64(m, 0) | vgetq_lane_u64(m, 1)) != 0;
+}
+
+static void stream(char *y, const char *x, size_t bytes) {
+    memcpy(y, x, bytes);
+}
+static void stream_end(void) {
+}
+
+#include "table.inc.h"
+#endif

@@ -1,0 +1,84 @@
+/* The rotation of float32, float64 and float16 rows: a template, included once per element type and ISA.
+ *
+ * The including file says which element with
+ *     PE_E    element name: f32, f64 or f16       PE_T   its storage type
+ *     PE_V    prefix of the vector operations: f or d     PE_VEC  the vector type     PE_LANES  its lanes
+ *     PE_RE   element name of the tables          PE_R   their type
+ * and has defined PE_FN and PE_KERNEL (function attributes of the ISA) and, for each element e and prefix v:
+ *     ld_e(p)  ldn_e(p, n)  st_e(p, x)  stn_e(p, x, n)     whole vectors, or their first n < lanes elements
+ *     v_add  v_sub  v_mul                                   lane by lane
+ *     v_swap(x)         the members of each adjacent pair exchanged
+ *     v_addsub(x, y)    x - y in even lanes, x + y in odd ones
+ *     v_dup(p)  v_dupn(p, n)    lanes/2 (n) table values, each twice: c0 c0 c1 c1 ..
+ * A partial load fills the other lanes with zeros. A tail is one partial step of the same operations, so a row's bits do
+ * not depend on where a vector ends; it never reads an element twice, which would rotate it twice in place.
+ */
+#define PE_OP(op)    PE_CAT(PE_CAT(PE_V, _), op)
+#define PE_NAME(op)  PE_CAT(PE_CAT(op, _), PE_E)
+#define PE_LD(p, n)  ((n) == PE_LANES ? PE_NAME(ld)(p) : PE_NAME(ldn)(p, n))
+#define PE_LDR(p, n) ((n) == PE_LANES ? PE_CAT(ld_, PE_RE)(p) : PE_CAT(ldn_, PE_RE)(p, n))
+
+PE_FN void PE_NAME(store)(PE_T *p, PE_VEC v, size_t n) {
+    if (n == PE_LANES)
+        PE_NAME(st)(p, v);
+    else
+        PE_NAME(stn)(p, v, n);
+}
+
+/* n pairs: a' = a*c - b*s, b' = b*c + a*s. Both members are read before either is written. */
+PE_FN void PE_NAME(half_step)(const PE_T *a, const PE_T *b, PE_T *ya, PE_T *yb, const PE_R *cos, const PE_R *sin,
+                              size_t n) {
+    PE_VEC va = PE_LD(a, n), vb = PE_LD(b, n), c = PE_LDR(cos, n), s = PE_LDR(sin, n);
+    PE_VEC first = PE_OP(sub)(PE_OP(mul)(va, c), PE_OP(mul)(vb, s));
+    PE_VEC second = PE_OP(add)(PE_OP(mul)(vb, c), PE_OP(mul)(va, s));
+    PE_NAME(store)(ya, first, n);
+    PE_NAME(store)(yb, second, n);
+}
+
+PE_KERNEL void PE_NAME(half)(const struct pe_run *run) {
+    for (size_t j = 0; j < run->rows; j++) {
+        const PE_T *a = (const PE_T *)(run->x + (ptrdiff_t)j * run->x_step);
+        const PE_T *b = (const PE_T *)((const char *)a + run->gap);
+        PE_T *ya = (PE_T *)(run->y + (ptrdiff_t)j * run->y_step), *yb = (PE_T *)((char *)ya + run->gap);
+        const PE_R *c = (const PE_R *)(run->cos + (ptrdiff_t)j * run->table_step);
+        const PE_R *s = (const PE_R *)(run->sin + (ptrdiff_t)j * run->table_step);
+        size_t i = 0;
+        for (; i + PE_LANES <= run->pairs; i += PE_LANES)
+            PE_NAME(half_step)(a + i, b + i, ya + i, yb + i, c + i, s + i, PE_LANES);
+        if (i < run->pairs) PE_NAME(half_step)(a + i, b + i, ya + i, yb + i, c + i, s + i, run->pairs - i);
+    }
+}
+
+/* n elements, n/2 pairs: x*(c0 c0 c1 c1 ..) -+ swapped x*(s0 s0 s1 s1 ..), the same products and sums as above. */
+PE_FN void PE_NAME(interleaved_step)(const PE_T *x, PE_T *y, const PE_R *cos, const PE_R *sin, size_t n) {
+    PE_VEC v = PE_LD(x, n);
+    PE_VEC c = n == PE_LANES ? PE_OP(dup)(cos) : PE_OP(dupn)(cos, n / 2);
+    PE_VEC s = n == PE_LANES ? PE_OP(dup)(sin) : PE_OP(dupn)(sin, n / 2);
+    PE_NAME(store)(y, PE_OP(addsub)(PE_OP(mul)(v, c), PE_OP(mul)(PE_OP(swap)(v), s)), n);
+}
+
+PE_KERNEL void PE_NAME(interleaved)(const struct pe_run *run) {
+    size_t n = 2 * run->pairs;
+    for (size_t j = 0; j < run->rows; j++) {
+        const PE_T *x = (const PE_T *)(run->x + (ptrdiff_t)j * run->x_step);
+        PE_T *y = (PE_T *)(run->y + (ptrdiff_t)j * run->y_step);
+        const PE_R *c = (const PE_R *)(run->cos + (ptrdiff_t)j * run->table_step);
+        const PE_R *s = (const PE_R *)(run->sin + (ptrdiff_t)j * run->table_step);
+        size_t i = 0;
+        for (; i + PE_LANES <= n; i += PE_LANES)
+            PE_NAME(interleaved_step)(x + i, y + i, c + i / 2, s + i / 2, PE_LANES);
+        if (i < n) PE_NAME(interleaved_step)(x + i, y + i, c + i / 2, s + i / 2, n - i);
+    }
+}
+
+#undef PE_OP
+#undef PE_NAME
+#undef PE_LD
+#undef PE_LDR
+#undef PE_E
+#undef PE_T
+#undef PE_V
+#undef PE_VEC
+#undef PE_LANES
+#undef PE_RE
+#undef PE_R

@@ -1,0 +1,223 @@
+/* The level that runs everywhere, and the one that all others are tested against: lanes are plain arrays and loops.
+ *
+ * Four lanes let a compiler use whatever vectors its baseline has; the bits are those of one lane at a time. fma() is
+ * exactly defined, so a processor without it gets the same bits, slowly.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "half.h"
+#include "kernels.h"
+
+#define PE_FN       PE_INLINE
+#define PE_KERNEL   static
+#define PE_KERNELS  pe_kernels_scalar
+#define PE_ISA_NAME "scalar"
+
+enum { FL = 4, DL = 2 };
+typedef struct {
+    float v[FL];
+} F;
+typedef struct {
+    double v[DL];
+} D;
+typedef struct {
+    uint16_t v[2 * FL];
+} W;
+typedef int M;
+
+#define LANES(n, expression)                                        \
+    for (size_t i = 0; i < (size_t)(n); i++) r.v[i] = (expression); \
+    return r
+
+PE_FN F ldn_f32(const float *p, size_t n) {
+    F r = {{0}};
+    LANES(n, p[i]);
+}
+PE_FN F ld_f32(const float *p) {
+    return ldn_f32(p, FL);
+}
+PE_FN void stn_f32(float *p, F x, size_t n) {
+    for (size_t i = 0; i < n; i++) p[i] = x.v[i];
+}
+PE_FN void st_f32(float *p, F x) {
+    stn_f32(p, x, FL);
+}
+PE_FN F ldn_f16(const uint16_t *p, size_t n) {
+    F r = {{0}};
+    LANES(n, pe_float_from_f16(p[i]));
+}
+PE_FN F ld_f16(const uint16_t *p) {
+    return ldn_f16(p, FL);
+}
+PE_FN void stn_f16(uint16_t *p, F x, size_t n) {
+    for (size_t i = 0; i < n; i++) p[i] = pe_f16_from_float(x.v[i]);
+}
+PE_FN void st_f16(uint16_t *p, F x) {
+    stn_f16(p, x, FL);
+}
+PE_FN F f_add(F x, F y) {
+    F r;
+    LANES(FL, x.v[i] + y.v[i]);
+}
+PE_FN F f_sub(F x, F y) {
+    F r;
+    LANES(FL, x.v[i] - y.v[i]);
+}
+PE_FN F f_mul(F x, F y) {
+    F r;
+    LANES(FL, x.v[i] * y.v[i]);
+}
+PE_FN F f_swap(F x) {
+    F r;
+    LANES(FL, x.v[i ^ 1]);
+}
+PE_FN F f_addsub(F x, F y) {
+    F r;
+    LANES(FL, i & 1 ? x.v[i] + y.v[i] : x.v[i] - y.v[i]);
+}
+PE_FN F f_dupn(const float *p, size_t n) {
+    F r = {{0}};
+    LANES(2 * n, p[i / 2]);
+}
+PE_FN F f_dup(const float *p) {
+    return f_dupn(p, FL / 2);
+}
+
+PE_FN W w_loadn(const uint16_t *p, size_t n) {
+    W r = {{0}};
+    LANES(n, p[i]);
+}
+PE_FN W w_load(const uint16_t *p) {
+    return w_loadn(p, 2 * FL);
+}
+PE_FN void w_storen(uint16_t *p, W w, size_t n) {
+    for (size_t i = 0; i < n; i++) p[i] = w.v[i];
+}
+PE_FN void w_store(uint16_t *p, W w) {
+    w_storen(p, w, 2 * FL);
+}
+PE_FN F f_even(W w) {
+    F r;
+    LANES(FL, pe_float_from_bf16(w.v[2 * i]));
+}
+PE_FN F f_odd(W w) {
+    F r;
+    LANES(FL, pe_float_from_bf16(w.v[2 * i + 1]));
+}
+PE_FN W w_pack(F even, F odd) {
+    W r;
+    LANES(2 * FL, pe_bf16_from_float(i & 1 ? odd.v[i / 2] : even.v[i / 2]));
+}
+
+PE_FN D d_set(double x) {
+    D r;
+    LANES(DL, x);
+}
+PE_FN D ldn_f64(const double *p, size_t n) {
+    D r = {{0}};
+    LANES(n, p[i]);
+}
+PE_FN D ld_f64(const double *p) {
+    return ldn_f64(p, DL);
+}
+PE_FN void stn_f64(double *p, D x, size_t n) {
+    for (size_t i = 0; i < n; i++) p[i] = x.v[i];
+}
+PE_FN void st_f64(double *p, D x) {
+    stn_f64(p, x, DL);
+}
+PE_FN void d_stn_f32(float *p, D x, size_t n) {
+    for (size_t i = 0; i < n; i++) p[i] = (float)x.v[i];
+}
+PE_FN void d_st_f32(float *p, D x) {
+    d_stn_f32(p, x, DL);
+}
+PE_FN D d_add(D x, D y) {
+    D r;
+    LANES(DL, x.v[i] + y.v[i]);
+}
+PE_FN D d_sub(D x, D y) {
+    D r;
+    LANES(DL, x.v[i] - y.v[i]);
+}
+PE_FN D d_mul(D x, D y) {
+    D r;
+    LANES(DL, x.v[i] * y.v[i]);
+}
+PE_FN D d_fma(D x, D y, D z) {
+    D r;
+    LANES(DL, fma(x.v[i], y.v[i], z.v[i]));
+}
+PE_FN D d_fms(D x, D y, D z) {
+    D r;
+    LANES(DL, fma(x.v[i], y.v[i], -z.v[i]));
+}
+PE_FN D d_fnma(D x, D y, D z) {
+    D r;
+    LANES(DL, fma(-x.v[i], y.v[i], z.v[i]));
+}
+PE_FN D d_round_f32(D x) {
+    D r;
+    LANES(DL, (double)(float)x.v[i]);
+}
+PE_FN D d_swap(D x) {
+    D r;
+    LANES(DL, x.v[i ^ 1]);
+}
+PE_FN D d_addsub(D x, D y) {
+    D r;
+    LANES(DL, i & 1 ? x.v[i] + y.v[i] : x.v[i] - y.v[i]);
+}
+PE_FN D d_dupn(const double *p, size_t n) {
+    D r = {{0}};
+    LANES(2 * n, p[i / 2]);
+}
+PE_FN D d_dup(const double *p) {
+    return d_dupn(p, DL / 2);
+}
+
+PE_FN uint64_t bits(double x) {
+    uint64_t u;
+    memcpy(&u, &x, sizeof u);
+    return u;
+}
+PE_FN double from_bits(uint64_t u) {
+    double x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
+PE_FN D d_shl(D x, int n) {
+    D r;
+    LANES(DL, from_bits(bits(x.v[i]) << n));
+}
+PE_FN D d_and(D x, D y) {
+    D r;
+    LANES(DL, from_bits(bits(x.v[i]) & bits(y.v[i])));
+}
+PE_FN D d_xor(D x, D y) {
+    D r;
+    LANES(DL, from_bits(bits(x.v[i]) ^ bits(y.v[i])));
+}
+PE_FN D d_blend(D x, D y, D sign) {
+    D r;
+    LANES(DL, bits(sign.v[i]) >> 63 ? y.v[i] : x.v[i]);
+}
+PE_FN M m_none(void) {
+    return 0;
+}
+PE_FN M m_or_below(M m, D x, D y) {
+    for (int i = 0; i < DL; i++) m |= fabs(x.v[i]) < fabs(y.v[i]);
+    return m;
+}
+PE_FN int m_any(M m) {
+    return m;
+}
+
+static void stream(char *y, const char *x, size_t bytes) {
+    memcpy(y, x, bytes);
+}
+static void stream_end(void) {
+}
+
+#include "table.inc.h"

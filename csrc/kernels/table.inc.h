@@ -1,0 +1,53 @@
+/* The last include of an ISA's file: instantiates the templates and fills its table of kernels.
+ *
+ * Needs everything the templates name, PE_KERNELS (the table's symbol), PE_ISA_NAME, and stream and stream_end.
+ */
+#define PE_E     f32
+#define PE_T     float
+#define PE_V     f
+#define PE_VEC   F
+#define PE_LANES FL
+#define PE_RE    f32
+#define PE_R     float
+#include "rotate.inc.h"
+
+#define PE_E     f64
+#define PE_T     double
+#define PE_V     d
+#define PE_VEC   D
+#define PE_LANES DL
+#define PE_RE    f64
+#define PE_R     double
+#include "rotate.inc.h"
+
+#define PE_E     f16
+#define PE_T     uint16_t
+#define PE_V     f
+#define PE_VEC   F
+#define PE_LANES FL
+#define PE_RE    f32
+#define PE_R     float
+#include "rotate.inc.h"
+
+#include "rotate_bf16.inc.h"
+#include "sincos.inc.h"
+
+PE_KERNEL void unzip4(const float *x, float *y, size_t n) {
+    size_t evens = (n + 1) / 2;
+    for (size_t i = 0; i < evens; i++) y[i] = x[2 * i];
+    for (size_t i = 0; i < n / 2; i++) y[evens + i] = x[2 * i + 1];
+}
+
+const struct pe_kernels PE_KERNELS = {
+    .name = PE_ISA_NAME,
+    .half = {[PE_F32] = half_f32, [PE_F64] = half_f64, [PE_F16] = half_f16, [PE_BF16] = half_bf16},
+    .interleaved = {[PE_F32] = interleaved_f32,
+                    [PE_F64] = interleaved_f64,
+                    [PE_F16] = interleaved_f16,
+                    [PE_BF16] = interleaved_bf16},
+    .sincos_f32 = sincos_f32,
+    .sincos_f64 = sincos_f64,
+    .unzip4 = unzip4,
+    .stream = stream,
+    .stream_end = stream_end,
+};

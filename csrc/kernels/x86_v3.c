@@ -1,0 +1,209 @@
+/* AVX2 with FMA and F16C: eight float32 or four float64 lanes. Tails go through masked moves, or a small buffer where
+ * AVX2 has no masks for the element.
+ */
+#include "kernels.h"
+
+#ifdef PE_X86_64
+#include <immintrin.h>
+#include <string.h>
+
+#define PE_V3       PE_TARGET("avx,avx2,fma,f16c")
+#define PE_FN       PE_V3 PE_INLINE
+#define PE_KERNEL   PE_V3 static
+#define PE_KERNELS  pe_kernels_x86_v3
+#define PE_ISA_NAME "x86_v3"
+
+enum { FL = 8, DL = 4 };
+typedef __m256 F;
+typedef __m256d D;
+typedef __m256i W;
+typedef __m256d M;
+
+/* a window on this makes the mask of the first n lanes */
+static const int32_t ones_then_zeros[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+
+PE_FN __m256i first(size_t n) { /* n <= 8 lanes of 32 bits */
+    return _mm256_loadu_si256((const __m256i *)(ones_then_zeros + 8 - n));
+}
+
+PE_FN F ld_f32(const float *p) {
+    return _mm256_loadu_ps(p);
+}
+PE_FN F ldn_f32(const float *p, size_t n) {
+    return _mm256_maskload_ps(p, first(n));
+}
+PE_FN void st_f32(float *p, F x) {
+    _mm256_storeu_ps(p, x);
+}
+PE_FN void stn_f32(float *p, F x, size_t n) {
+    _mm256_maskstore_ps(p, first(n), x);
+}
+PE_FN F ld_f16(const uint16_t *p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+}
+PE_FN F ldn_f16(const uint16_t *p, size_t n) {
+    uint16_t buffer[FL] = {0};
+    memcpy(buffer, p, n * sizeof *p);
+    return ld_f16(buffer);
+}
+PE_FN void st_f16(uint16_t *p, F x) {
+    _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+PE_FN void stn_f16(uint16_t *p, F x, size_t n) {
+    uint16_t buffer[FL];
+    st_f16(buffer, x);
+    memcpy(p, buffer, n * sizeof *p);
+}
+PE_FN F f_add(F x, F y) {
+    return _mm256_add_ps(x, y);
+}
+PE_FN F f_sub(F x, F y) {
+    return _mm256_sub_ps(x, y);
+}
+PE_FN F f_mul(F x, F y) {
+    return _mm256_mul_ps(x, y);
+}
+PE_FN F f_swap(F x) {
+    return _mm256_permute_ps(x, 0xb1);
+}
+PE_FN F f_addsub(F x, F y) {
+    return _mm256_addsub_ps(x, y);
+}
+PE_FN F f_spread(__m128 x) { /* x0 x0 x1 x1 .. */
+    return _mm256_permutevar8x32_ps(_mm256_castps128_ps256(x), _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
+}
+PE_FN F f_dup(const float *p) {
+    return f_spread(_mm_loadu_ps(p));
+}
+PE_FN F f_dupn(const float *p, size_t n) {
+    return f_spread(_mm_maskload_ps(p, _mm256_castsi256_si128(first(n))));
+}
+
+PE_FN W w_load(const uint16_t *p) {
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+PE_FN W w_loadn(const uint16_t *p, size_t n) {
+    uint16_t buffer[2 * FL] = {0};
+    memcpy(buffer, p, n * sizeof *p);
+    return w_load(buffer);
+}
+PE_FN void w_store(uint16_t *p, W w) {
+    _mm256_storeu_si256((__m256i *)p, w);
+}
+PE_FN void w_storen(uint16_t *p, W w, size_t n) {
+    uint16_t buffer[2 * FL];
+    w_store(buffer, w);
+    memcpy(p, buffer, n * sizeof *p);
+}
+PE_FN F f_even(W w) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(w, 16));
+}
+PE_FN F f_odd(W w) {
+    return _mm256_castsi256_ps(_mm256_and_si256(w, _mm256_set1_epi32((int)0xffff0000)));
+}
+PE_FN __m256i bf16_high(F x) { /* the rounded bfloat16 in the high half of each lane */
+    __m256i u = _mm256_castps_si256(x), one = _mm256_set1_epi32(1);
+    __m256i even = _mm256_and_si256(_mm256_srli_epi32(u, 16), one);
+    __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), even);
+    __m256i quiet = _mm256_or_si256(u, _mm256_set1_epi32(0x400000));
+    return _mm256_castps_si256(
+        _mm256_blendv_ps(_mm256_castsi256_ps(rounded), _mm256_castsi256_ps(quiet), _mm256_cmp_ps(x, x, _CMP_UNORD_Q)));
+}
+PE_FN W w_pack(F even, F odd) {
+    return _mm256_blend_epi16(_mm256_srli_epi32(bf16_high(even), 16), bf16_high(odd), 0xaa);
+}
+
+PE_FN D d_set(double x) {
+    return _mm256_set1_pd(x);
+}
+PE_FN D ld_f64(const double *p) {
+    return _mm256_loadu_pd(p);
+}
+PE_FN D ldn_f64(const double *p, size_t n) {
+    return _mm256_maskload_pd(p, first(2 * n));
+}
+PE_FN void st_f64(double *p, D x) {
+    _mm256_storeu_pd(p, x);
+}
+PE_FN void stn_f64(double *p, D x, size_t n) {
+    _mm256_maskstore_pd(p, first(2 * n), x);
+}
+PE_FN void d_st_f32(float *p, D x) {
+    _mm_storeu_ps(p, _mm256_cvtpd_ps(x));
+}
+PE_FN void d_stn_f32(float *p, D x, size_t n) {
+    _mm_maskstore_ps(p, _mm256_castsi256_si128(first(n)), _mm256_cvtpd_ps(x));
+}
+PE_FN D d_add(D x, D y) {
+    return _mm256_add_pd(x, y);
+}
+PE_FN D d_sub(D x, D y) {
+    return _mm256_sub_pd(x, y);
+}
+PE_FN D d_mul(D x, D y) {
+    return _mm256_mul_pd(x, y);
+}
+PE_FN D d_fma(D x, D y, D z) {
+    return _mm256_fmadd_pd(x, y, z);
+}
+PE_FN D d_fms(D x, D y, D z) {
+    return _mm256_fmsub_pd(x, y, z);
+}
+PE_FN D d_fnma(D x, D y, D z) {
+    return _mm256_fnmadd_pd(x, y, z);
+}
+PE_FN D d_round_f32(D x) {
+    return _mm256_cvtps_pd(_mm256_cvtpd_ps(x));
+}
+PE_FN D d_swap(D x) {
+    return _mm256_permute_pd(x, 0x5);
+}
+PE_FN D d_addsub(D x, D y) {
+    return _mm256_addsub_pd(x, y);
+}
+PE_FN D d_spread(__m128d x) {
+    return _mm256_permute4x64_pd(_mm256_castpd128_pd256(x), 0x50);
+}
+PE_FN D d_dup(const double *p) {
+    return d_spread(_mm_loadu_pd(p));
+}
+PE_FN D d_dupn(const double *p, size_t n) {
+    return d_spread(_mm_maskload_pd(p, _mm256_castsi256_si128(first(2 * n))));
+}
+#define d_shl(x, n) _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(x), n))
+PE_FN D d_and(D x, D y) {
+    return _mm256_and_pd(x, y);
+}
+PE_FN D d_xor(D x, D y) {
+    return _mm256_xor_pd(x, y);
+}
+PE_FN D d_blend(D x, D y, D sign) {
+    return _mm256_blendv_pd(x, y, sign);
+}
+PE_FN M m_none(void) {
+    return _mm256_setzero_pd();
+}
+PE_FN M m_or_below(M m, D x, D y) {
+    D top = _mm256_set1_pd(-0.0);
+    return _mm256_or_pd(m, _mm256_cmp_pd(_mm256_andnot_pd(top, x), _mm256_andnot_pd(top, y), _CMP_LT_OQ));
+}
+PE_FN int m_any(M m) {
+    return _mm256_movemask_pd(m);
+}
+
+/* Streaming stores need whole, aligned vectors: the ragged ends are stored plainly. */
+PE_KERNEL void stream(char *y, const char *x, size_t bytes) {
+    size_t head = (size_t)(-(uintptr_t)y & 31);
+    if (head > bytes) head = bytes;
+    memcpy(y, x, head);
+    size_t i = head;
+    for (; i + 32 <= bytes; i += 32)
+        _mm256_stream_si256((__m256i *)(y + i), _mm256_loadu_si256((const __m256i *)(x + i)));
+    memcpy(y + i, x + i, bytes - i);
+}
+PE_KERNEL void stream_end(void) {
+    _mm_sfence();
+}
+
+#include "table.inc.h"
+#endif

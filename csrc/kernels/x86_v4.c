@@ -1,0 +1,200 @@
+/* AVX-512 (F, BW, DQ, VL) with FMA and F16C: sixteen float32 or eight float64 lanes.
+ *
+ * Tails are masked loads and stores. avx512_bf16 and avx512_fp16 are left alone: the first flushes subnormals, the second
+ * would compute in float16.
+ */
+#include "kernels.h"
+
+#ifdef PE_X86_64
+#include <immintrin.h>
+
+#define PE_V4       PE_TARGET("avx,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")
+#define PE_FN       PE_V4 PE_INLINE
+#define PE_KERNEL   PE_V4 static
+#define PE_KERNELS  pe_kernels_x86_v4
+#define PE_ISA_NAME "x86_v4"
+
+enum { FL = 16, DL = 8 };
+typedef __m512 F;
+typedef __m512d D;
+typedef __m512i W;
+typedef __mmask8 M;
+
+PE_FN __mmask32 first(size_t n) { /* n < 32 */
+    return (__mmask32)((1u << n) - 1);
+}
+
+PE_FN F ld_f32(const float *p) {
+    return _mm512_loadu_ps(p);
+}
+PE_FN F ldn_f32(const float *p, size_t n) {
+    return _mm512_maskz_loadu_ps((__mmask16)first(n), p);
+}
+PE_FN void st_f32(float *p, F x) {
+    _mm512_storeu_ps(p, x);
+}
+PE_FN void stn_f32(float *p, F x, size_t n) {
+    _mm512_mask_storeu_ps(p, (__mmask16)first(n), x);
+}
+PE_FN F ld_f16(const uint16_t *p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+PE_FN F ldn_f16(const uint16_t *p, size_t n) {
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16((__mmask16)first(n), p));
+}
+PE_FN __m256i f_to_f16(F x) {
+    return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+PE_FN void st_f16(uint16_t *p, F x) {
+    _mm256_storeu_si256((__m256i *)p, f_to_f16(x));
+}
+PE_FN void stn_f16(uint16_t *p, F x, size_t n) {
+    _mm256_mask_storeu_epi16(p, (__mmask16)first(n), f_to_f16(x));
+}
+PE_FN F f_add(F x, F y) {
+    return _mm512_add_ps(x, y);
+}
+PE_FN F f_sub(F x, F y) {
+    return _mm512_sub_ps(x, y);
+}
+PE_FN F f_mul(F x, F y) {
+    return _mm512_mul_ps(x, y);
+}
+PE_FN F f_swap(F x) {
+    return _mm512_permute_ps(x, 0xb1);
+}
+PE_FN F f_addsub(F x, F y) {
+    return _mm512_mask_sub_ps(_mm512_add_ps(x, y), 0x5555, x, y);
+}
+PE_FN F f_spread(__m256 x) { /* x0 x0 x1 x1 .. */
+    const __m512i twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+    return _mm512_permutexvar_ps(twice, _mm512_castps256_ps512(x));
+}
+PE_FN F f_dup(const float *p) {
+    return f_spread(_mm256_loadu_ps(p));
+}
+PE_FN F f_dupn(const float *p, size_t n) {
+    return f_spread(_mm256_maskz_loadu_ps((__mmask8)first(n), p));
+}
+
+PE_FN W w_load(const uint16_t *p) {
+    return _mm512_loadu_si512(p);
+}
+PE_FN W w_loadn(const uint16_t *p, size_t n) {
+    return _mm512_maskz_loadu_epi16(first(n), p);
+}
+PE_FN void w_store(uint16_t *p, W w) {
+    _mm512_storeu_si512(p, w);
+}
+PE_FN void w_storen(uint16_t *p, W w, size_t n) {
+    _mm512_mask_storeu_epi16(p, first(n), w);
+}
+PE_FN F f_even(W w) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(w, 16));
+}
+PE_FN F f_odd(W w) {
+    return _mm512_castsi512_ps(_mm512_and_si512(w, _mm512_set1_epi32((int)0xffff0000)));
+}
+PE_FN __m512i bf16_high(F x) { /* the rounded bfloat16 in the high half of each lane */
+    __m512i u = _mm512_castps_si512(x), one = _mm512_set1_epi32(1);
+    __m512i even = _mm512_and_si512(_mm512_srli_epi32(u, 16), one);
+    __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), even);
+    return _mm512_mask_or_epi32(rounded, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), u, _mm512_set1_epi32(0x400000));
+}
+PE_FN W w_pack(F even, F odd) {
+    return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(bf16_high(even), 16), bf16_high(odd));
+}
+
+PE_FN D d_set(double x) {
+    return _mm512_set1_pd(x);
+}
+PE_FN D ld_f64(const double *p) {
+    return _mm512_loadu_pd(p);
+}
+PE_FN D ldn_f64(const double *p, size_t n) {
+    return _mm512_maskz_loadu_pd((__mmask8)first(n), p);
+}
+PE_FN void st_f64(double *p, D x) {
+    _mm512_storeu_pd(p, x);
+}
+PE_FN void stn_f64(double *p, D x, size_t n) {
+    _mm512_mask_storeu_pd(p, (__mmask8)first(n), x);
+}
+PE_FN void d_st_f32(float *p, D x) {
+    _mm256_storeu_ps(p, _mm512_cvtpd_ps(x));
+}
+PE_FN void d_stn_f32(float *p, D x, size_t n) {
+    _mm256_mask_storeu_ps(p, (__mmask8)first(n), _mm512_cvtpd_ps(x));
+}
+PE_FN D d_add(D x, D y) {
+    return _mm512_add_pd(x, y);
+}
+PE_FN D d_sub(D x, D y) {
+    return _mm512_sub_pd(x, y);
+}
+PE_FN D d_mul(D x, D y) {
+    return _mm512_mul_pd(x, y);
+}
+PE_FN D d_fma(D x, D y, D z) {
+    return _mm512_fmadd_pd(x, y, z);
+}
+PE_FN D d_fms(D x, D y, D z) {
+    return _mm512_fmsub_pd(x, y, z);
+}
+PE_FN D d_fnma(D x, D y, D z) {
+    return _mm512_fnmadd_pd(x, y, z);
+}
+PE_FN D d_round_f32(D x) {
+    return _mm512_cvtps_pd(_mm512_cvtpd_ps(x));
+}
+PE_FN D d_swap(D x) {
+    return _mm512_permute_pd(x, 0x55);
+}
+PE_FN D d_addsub(D x, D y) {
+    return _mm512_mask_sub_pd(_mm512_add_pd(x, y), 0x55, x, y);
+}
+PE_FN D d_spread(__m256d x) {
+    return _mm512_permutexvar_pd(_mm512_setr_epi64(0, 0, 1, 1, 2, 2, 3, 3), _mm512_castpd256_pd512(x));
+}
+PE_FN D d_dup(const double *p) {
+    return d_spread(_mm256_loadu_pd(p));
+}
+PE_FN D d_dupn(const double *p, size_t n) {
+    return d_spread(_mm256_maskz_loadu_pd((__mmask8)first(n), p));
+}
+#define d_shl(x, n) _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(x), n))
+PE_FN D d_and(D x, D y) {
+    return _mm512_and_pd(x, y);
+}
+PE_FN D d_xor(D x, D y) {
+    return _mm512_xor_pd(x, y);
+}
+PE_FN D d_blend(D x, D y, D sign) {
+    return _mm512_mask_blend_pd(_mm512_movepi64_mask(_mm512_castpd_si512(sign)), x, y);
+}
+PE_FN M m_none(void) {
+    return 0;
+}
+PE_FN M m_or_below(M m, D x, D y) {
+    return (M)(m | _mm512_cmp_pd_mask(_mm512_abs_pd(x), _mm512_abs_pd(y), _CMP_LT_OQ));
+}
+PE_FN int m_any(M m) {
+    return m != 0;
+}
+
+/* Streaming stores need whole, aligned lines: the ragged ends are stored plainly. */
+PE_KERNEL void stream(char *y, const char *x, size_t bytes) {
+    size_t head = (size_t)(-(uintptr_t)y & 63);
+    if (head > bytes) head = bytes;
+    _mm512_mask_storeu_epi8(y, ((__mmask64)1 << head) - 1, _mm512_maskz_loadu_epi8(((__mmask64)1 << head) - 1, x));
+    size_t i = head;
+    for (; i + 64 <= bytes; i += 64) _mm512_stream_si512((__m512i *)(y + i), _mm512_loadu_si512(x + i));
+    __mmask64 tail = ((__mmask64)1 << (bytes - i)) - 1;
+    _mm512_mask_storeu_epi8(y + i, tail, _mm512_maskz_loadu_epi8(tail, x + i));
+}
+PE_KERNEL void stream_end(void) {
+    _mm_sfence();
+}
+
+#include "table.inc.h"
+#endif

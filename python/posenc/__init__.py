@@ -1,0 +1,46 @@
+"""posenc: position encodings for transformers.
+
+Exact numbers, over the caller's own NumPy and torch CPU memory, at the speed of memory.
+
+>>> import numpy as np
+>>> import posenc
+>>> rope = posenc.Rope(128, layout="half", base=500_000.0)
+>>> q, k = np.ones((1, 32, 16, 128), np.float32), np.ones((1, 8, 16, 128), np.float32)
+>>> q2, k2 = rope(q, k)                            # new arrays
+>>> q3, k3 = rope(q, k, out=(q, k))                # in place
+>>> q3 is q and bool((q2 == q).all())
+True
+"""
+
+import importlib
+from typing import Any
+
+from posenc.rotary import Rope
+from posenc.runtime import get_num_threads, set_num_threads, show_runtime
+from posenc.tables import apply_rotary_emb, rotary_table
+from posenc.weights import permute_rotary_weights
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Rope",
+    "apply_rotary_emb",
+    "get_num_threads",
+    "permute_rotary_weights",
+    "rotary_table",
+    "scaling",
+    "set_num_threads",
+    "show_runtime",
+]
+
+_LAZY = {"scaling"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return importlib.import_module(f"posenc.{name}")
+    raise AttributeError(f"module 'posenc' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | _LAZY)

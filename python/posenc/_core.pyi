@@ -1,0 +1,48 @@
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+class _Spec: ...
+
+def rotate(
+    spec: _Spec,
+    q: Any,
+    k: Any,
+    out: Any,
+    positions: Any,
+    offset: Any,
+    seq_axis: Any,
+    defer_above: int,
+    stream: bool,
+    /,
+) -> Any: ...
+def apply(
+    x: Any,
+    cos: Any,
+    sin: Any,
+    out: Any,
+    positions: Any,
+    offset: Any,
+    seq_axis: Any,
+    layout: int,
+    rotary_offset: int,
+    conjugate: bool,
+    defer_above: int,
+    stream: bool,
+    /,
+) -> Any: ...
+def table(spec: _Spec, positions: Any, float64: bool, out: Any, defer_above: int, stream: bool, /) -> Any: ...
+def spec(
+    inv_freq: npt.NDArray[np.float64],
+    axis_of_freq: npt.NDArray[np.int64] | None,
+    layout: int,
+    head_dim: int,
+    rotary_offset: int,
+    scale: float,
+    as_float32: bool,
+    /,
+) -> _Spec: ...
+def inv_freq(base: float, rotary_dim: int, as_float32: bool, /) -> npt.NDArray[np.float64]: ...
+def empty_like(x: Any, /) -> Any: ...
+def runtime() -> tuple[str, tuple[str, ...]]: ...

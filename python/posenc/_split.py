@@ -1,0 +1,148 @@
+"""One large call becomes the same call on slices, for worker threads and for short waits on an interrupt.
+
+C has checked the whole call before it comes here, so a slice cannot fail halfway.
+"""
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from posenc import _core, runtime
+
+
+def cut(array: Any, axis: int, start: int, stop: int) -> Any:
+    """Return array[start:stop] along an axis: a view, for NumPy and torch alike."""
+    return array[(slice(None),) * (axis % array.ndim) + (slice(start, stop),)]
+
+
+@dataclass(frozen=True)
+class Slices:
+    """How a call is cut: parts of `step` along an axis of `length`."""
+
+    axis: int
+    length: int
+    parts: int
+    along_seq: bool
+
+    def run(self, call: Callable[[int, int], object]) -> None:
+        """Call `call(start, stop)` for every part, on as many threads as there are."""
+        step = max(1, -(-self.length // self.parts))
+        runtime.run_parts(
+            lambda part: call(part * step, min((part + 1) * step, self.length)),
+            -(-self.length // step),
+            runtime.get_num_threads(),
+        )
+
+
+def count_parts(nbytes: int) -> int:
+    """Return how many parts a call of nbytes has: at least one per thread, none too large."""
+    return max(runtime.get_num_threads(), math.ceil(nbytes / runtime.SLICE_BYTES))
+
+
+def plan(arrays: Sequence[Any], seq_axis: int, nbytes: int) -> Slices:
+    """Cut along the sequence, or along the batch where that is longer and all arrays share it."""
+    first = arrays[0]
+    seq_axis %= first.ndim
+    shared_batch = seq_axis > 0 and len({x.shape[0] for x in arrays}) == 1
+    along_seq = not shared_batch or first.shape[seq_axis] >= first.shape[0]
+    axis = seq_axis if along_seq else 0
+    return Slices(axis, first.shape[axis], count_parts(nbytes), along_seq)
+
+
+def cut_positions(positions: Any, offset: Any, axes: int, along_seq: bool, start: int, stop: int) -> tuple[Any, Any]:
+    """Return (positions, offset) for start:stop of the sequence, or of the batch."""
+    if positions is None:
+        return None, _cut_offset(offset, along_seq, start, stop)
+    positions = positions if hasattr(positions, "ndim") else np.asarray(positions)
+    if along_seq:
+        return cut(positions, -1, start, stop), 0
+    has_rows = positions.ndim == (3 if axes > 1 else 2) and positions.shape[-2] > 1
+    return (cut(positions, -2, start, stop) if has_rows else positions), 0
+
+
+def _cut_offset(offset: Any, along_seq: bool, start: int, stop: int) -> Any:
+    try:
+        single = operator.index(offset)
+    except TypeError:
+        rows = np.asarray(offset)
+        if along_seq:
+            return rows + start
+        return rows[start:stop] if len(rows) > 1 else rows
+    return single + start if along_seq else single
+
+
+def rotate(
+    spec: Any, axes: int, q: Any, k: Any, out: Any, positions: Any, offset: Any, seq_axis: int, nbytes: int
+) -> Any:
+    """`_core.rotate`, in parts."""
+    inputs = [q] if k is None else [q, k]
+    given = [None] * len(inputs) if out is None else [out] if k is None else list(out)
+    outputs = [_core.empty_like(x) if y is None else y for x, y in zip(inputs, given, strict=True)]
+    stream = nbytes > runtime.STREAM_BYTES
+    slices = plan(inputs, seq_axis, nbytes)
+
+    def part(start: int, stop: int) -> None:
+        where, first = cut_positions(positions, offset, axes, slices.along_seq, start, stop)
+        xs = [cut(x, slices.axis, start, stop) for x in inputs]
+        ys = [
+            piece if y is x else cut(y, slices.axis, start, stop)
+            for piece, x, y in zip(xs, inputs, outputs, strict=True)
+        ]
+        second, results = (None, ys[0]) if k is None else (xs[1], ys)
+        _core.rotate(spec, xs[0], second, results, where, first, seq_axis, runtime.NEVER, stream)
+
+    slices.run(part)
+    return outputs[0] if k is None else tuple(outputs)
+
+
+def apply(
+    x: Any,
+    tables: tuple[Any, Any],
+    out: Any,
+    positions: Any,
+    offset: Any,
+    seq_axis: int,
+    how: tuple[int, int, bool],
+    nbytes: int,
+) -> Any:
+    """`_core.apply`, in parts; `how` is (layout, rotary_offset, conjugate)."""
+    y = _core.empty_like(x) if out is None else out
+    stream = nbytes > runtime.STREAM_BYTES
+    slices = plan([x], seq_axis, nbytes)
+
+    def part(start: int, stop: int) -> None:
+        where, first = cut_positions(positions, offset, 1, slices.along_seq, start, stop)
+        per_row = [not slices.along_seq and t.ndim == 3 and t.shape[0] > 1 for t in tables]
+        cos, sin = (t[start:stop] if rows else t for t, rows in zip(tables, per_row, strict=True))
+        piece = cut(x, slices.axis, start, stop)
+        result = piece if y is x else cut(y, slices.axis, start, stop)
+        _core.apply(piece, cos, sin, result, where, first, seq_axis, *how, runtime.NEVER, stream)
+
+    slices.run(part)
+    return y
+
+
+def table(spec: Any, axes: int, positions: Any, wide: bool, out: Any, nbytes: int) -> tuple[Any, Any]:
+    """`_core.table`, in parts."""
+    if isinstance(positions, int):
+        shape: tuple[int, ...] = (positions,)
+    else:
+        positions = positions if hasattr(positions, "ndim") else np.asarray(positions)
+        shape = tuple(positions.shape[1:] if axes > 1 else positions.shape)
+    if out is None:
+        kind = np.dtype(np.float64 if wide else np.float32)
+        pairs = nbytes // (2 * math.prod(shape) * kind.itemsize)
+        out = (np.empty((*shape, pairs), kind), np.empty((*shape, pairs), kind))
+    stream = nbytes > runtime.STREAM_BYTES
+
+    def part(start: int, stop: int) -> None:
+        where = np.arange(start, stop) if isinstance(positions, int) else cut(positions, -1, start, stop)
+        tables = (cut(out[0], -2, start, stop), cut(out[1], -2, start, stop))
+        _core.table(spec, where, wide, tables, runtime.NEVER, stream)
+
+    Slices(-1, shape[-1], count_parts(nbytes), along_seq=True).run(part)
+    return tuple(out)

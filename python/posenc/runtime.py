@@ -1,0 +1,214 @@
+"""Threads, instruction sets, and what is in use.
+
+There are no threads in C. A large call is split into the same call on slices of its arrays, which plain worker threads
+run; C releases the GIL, so they run side by side. Same bits for any number of threads, since every row of the result
+depends on its own inputs alone. A forked child (a data-loader worker) has no workers and runs serially.
+"""
+
+import functools
+import os
+import queue
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from posenc import _core
+
+#: Calls of more bytes than this are split, where there is more than one thread.
+SPLIT_BYTES = 4 << 20
+#: Results of more bytes than this are written past the caches; the same limit as in C, for the whole of a split call.
+STREAM_BYTES = 32 << 20
+#: A slice is at most this large, so that an interrupt never waits long for the slices under way.
+SLICE_BYTES = 8 << 20
+#: "Do not defer": no array is this large.
+NEVER = sys.maxsize
+
+_requested: int | None = None
+_forked = False
+_tasks: "queue.SimpleQueue[_Job]" = queue.SimpleQueue()
+_workers = 0
+_workers_lock = threading.Lock()
+
+
+def set_num_threads(n: int | None) -> None:
+    """Set how many threads large calls use, for the whole process.
+
+    Parameters
+    ----------
+    n : int or None
+        At least 1. None goes back to the default (see `get_num_threads`).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `n` is not an integer, or below 1.
+
+    Examples
+    --------
+    >>> import posenc
+    >>> posenc.set_num_threads(2)
+    >>> posenc.get_num_threads()
+    2
+    >>> posenc.set_num_threads(None)
+    """
+    global _requested
+    if n is not None:
+        if isinstance(n, bool) or not isinstance(n, int):
+            raise TypeError(f"n must be an integer or None, got {n!r}")
+        if n < 1:
+            raise ValueError(f"n must be at least 1, got {n}")
+    _requested = n
+
+
+def get_num_threads() -> int:
+    """Return how many threads a large call would use now.
+
+    The first of: `set_num_threads`; the environment variables POSENC_NUM_THREADS and OMP_NUM_THREADS; torch's own
+    number where torch is loaded; the processors this process may use (affinity, cgroup quota). In a forked child
+    always 1.
+
+    Returns
+    -------
+    int
+        At least 1.
+    """
+    if _forked:
+        return 1
+    if _requested is not None:
+        return _requested
+    for name in ("POSENC_NUM_THREADS", "OMP_NUM_THREADS"):
+        value = os.environ.get(name, "").split(",")[0].strip()
+        if value.isdecimal() and int(value) > 0:
+            return int(value)
+        if value and name == "POSENC_NUM_THREADS":
+            raise ValueError(f"POSENC_NUM_THREADS must be a positive integer, got {value!r}")
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "get_num_threads"):
+        return int(torch.get_num_threads())
+    return _available_processors()
+
+
+def _available_processors() -> int:
+    has_affinity = hasattr(os, "sched_getaffinity")
+    processors = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return max(1, min(processors, _cgroup_quota()))
+
+
+@functools.cache
+def _cgroup_quota() -> int:
+    """Return how many processors the cgroup's time quota amounts to."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()[:2]
+        return max(1, round(int(quota) / int(period)))
+    except (OSError, ValueError):
+        return sys.maxsize
+
+
+def show_runtime() -> None:
+    """Print the version, the instruction set in use and those this processor has, and the threads.
+
+    The environment variable POSENC_ISA, read at import, forces a level by name.
+
+    Examples
+    --------
+    >>> import posenc
+    >>> posenc.show_runtime()  # doctest: +ELLIPSIS
+    posenc ...
+    """
+    from posenc import __version__
+
+    level, levels = _core.runtime()
+    print(f"posenc {__version__}")
+    print(f"instruction set: {level} (this processor: {', '.join(levels)})")
+    print(f"threads: {get_num_threads()}")
+
+
+class _Job:
+    """Parts of one call, claimed one by one by whoever is free."""
+
+    def __init__(self, run: Callable[[int], object], parts: int) -> None:
+        self._run = run
+        self._parts = deque(range(parts))
+        self._in_flight = 0
+        self._lock = threading.Lock()
+        self._finished = threading.Event()
+        self.error: BaseException | None = None
+
+    def work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._parts:
+                    return
+                part = self._parts.popleft()
+                self._in_flight += 1
+            error = None
+            try:
+                self._run(part)
+            except BaseException as e:  # handed to the caller, in its own thread
+                error = e
+            with self._lock:
+                self._in_flight -= 1
+                if error is not None:
+                    self.error = self.error or error
+                    self._parts.clear()
+                if not self._parts and not self._in_flight:
+                    self._finished.set()
+
+    def join(self) -> None:
+        """Wait for the parts under way; on an interrupt start no others, wait all the same, and raise it."""
+        try:
+            self._finished.wait()
+        except BaseException:
+            with self._lock:
+                self._parts.clear()
+                under_way = self._in_flight
+            if under_way:
+                self._finished.wait()
+            raise
+        if self.error is not None:
+            raise self.error
+
+
+def run_parts(run: Callable[[int], object], parts: int, threads: int) -> None:
+    """Call run(0) .. run(parts - 1), on this thread and up to threads - 1 workers.
+
+    Returns when all are done. The first exception is raised here, after those under way have ended; no others are
+    started.
+    """
+    job = _Job(run, parts)
+    helpers = min(threads, parts) - 1
+    _start_workers(helpers)
+    for _ in range(helpers):
+        _tasks.put(job)
+    job.work()
+    job.join()
+
+
+def _start_workers(wanted: int) -> None:
+    global _workers
+    if _workers >= wanted:
+        return
+    with _workers_lock:
+        while _workers < wanted:
+            threading.Thread(target=_serve, args=(_tasks,), daemon=True, name="posenc").start()
+            _workers += 1
+
+
+def _serve(tasks: "queue.SimpleQueue[_Job]") -> None:
+    while True:
+        tasks.get().work()
+
+
+def _after_fork_in_child() -> None:
+    """Forget the workers, which stayed in the parent, and whatever state their locks were in."""
+    global _forked, _workers, _tasks, _workers_lock
+    _forked = True
+    _workers = 0
+    _tasks = queue.SimpleQueue()
+    _workers_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
