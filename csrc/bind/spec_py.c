@@ -65,6 +65,7 @@ PyObject *pe_py_spec(PyObject *module, PyObject *const *args, Py_ssize_t n) {
     if (spec == NULL) return NULL;
     if (fill_frequencies(spec, inv_freq) < 0) goto fail;
     if (axes && fill_axes(spec, axes) < 0) goto fail;
+    pe_frequencies_seal(&spec->freq);
     spec->layout = (enum pe_layout)PyLong_AsLong(args[2]);
     spec->head_dim = PyLong_AsSize_t(args[3]);
     spec->rotary_offset = PyLong_AsSize_t(args[4]);

@@ -67,8 +67,49 @@ static bool reachable(problem *p, int i, ptrdiff_t distance, bool nonzero) {
     return false;
 }
 
+static void begin(problem *p, ptrdiff_t below, ptrdiff_t above) {
+    p->n = p->work = 0;
+    p->below = below, p->above = above;
+}
+
+/* ---- what settles nearly every case ---- */
+
+static void extent(const pe_view *v, uintptr_t *from, uintptr_t *to) {
+    *from = (uintptr_t)v->data, *to = *from + pe_itemsize(v->dtype);
+    for (int i = 0; i < v->ndim; i++) {
+        if (v->shape[i] < 2) continue;
+        ptrdiff_t reach = (v->shape[i] - 1) * v->stride[i];
+        if (reach < 0)
+            *from += (uintptr_t)reach;
+        else
+            *to += (uintptr_t)reach;
+    }
+}
+
+static bool extents_disjoint(const pe_view *a, const pe_view *b) {
+    uintptr_t a_from, a_to, b_from, b_to;
+    extent(a, &a_from, &a_to);
+    extent(b, &b_from, &b_to);
+    return a_to <= b_from || b_to <= a_from;
+}
+
+/* each axis steps over all that the axes behind it reach, as in any array that is not a transposed view */
+static bool nested_in_order(const pe_view *v) {
+    ptrdiff_t reach = (ptrdiff_t)pe_itemsize(v->dtype);
+    for (int i = v->ndim - 1; i >= 0; i--) {
+        if (v->shape[i] == 1) continue;
+        if (v->stride[i] < reach) return false;
+        reach += (v->shape[i] - 1) * v->stride[i];
+    }
+    return true;
+}
+
+/* ---- the question itself ---- */
+
 bool pe_overlap(const pe_view *a, const pe_view *b) {
-    problem p = {.below = (ptrdiff_t)pe_itemsize(b->dtype), .above = (ptrdiff_t)pe_itemsize(a->dtype)};
+    if (extents_disjoint(a, b)) return false;
+    problem p;
+    begin(&p, (ptrdiff_t)pe_itemsize(b->dtype), (ptrdiff_t)pe_itemsize(a->dtype));
     /* distance = address in b - address in a */
     for (int side = 0; side < 2; side++) {
         const pe_view *v = side ? b : a;
@@ -84,9 +125,11 @@ bool pe_overlap(const pe_view *a, const pe_view *b) {
 
 bool pe_overlaps_itself(const pe_view *v) {
     ptrdiff_t size = (ptrdiff_t)pe_itemsize(v->dtype);
-    problem p = {.below = size, .above = size};
     for (int i = 0; i < v->ndim; i++)
         if (v->shape[i] == 0) return false;
+    if (nested_in_order(v)) return false;
+    problem p;
+    begin(&p, size, size);
     for (int i = 0; i < v->ndim; i++) {
         if (v->shape[i] == 1) continue;
         if (v->stride[i] == 0) return true;

@@ -76,7 +76,8 @@ typedef struct {
     const unsigned char *axis_of_freq; /* (pairs,), or NULL for one axis */
     size_t pairs;
     int axes;
-    double scale;    /* multiplies cos and sin */
+    double fastest[PE_MAX_AXES]; /* largest |inv_freq| on each axis, see pe_frequencies_seal */
+    double scale;                /* multiplies cos and sin */
     bool as_float32; /* inv_freq holds float32 values and the angles are rounded to float32 (kernels.h) */
 } pe_frequencies;
 
@@ -92,6 +93,9 @@ typedef struct {
     enum pe_dtype dtype; /* PE_F32 or PE_F64 */
     bool per_batch;      /* rows differ between batch rows */
 } pe_rows;
+
+/* Set `fastest` from inv_freq and axis_of_freq. */
+void pe_frequencies_seal(pe_frequencies *freq);
 
 /* PE_POSITION unless every position is finite and |position| and |position * inv_freq| are below 2^31; batch rows and
  * seq positions each. */
@@ -124,7 +128,7 @@ size_t pe_tile_rows(enum pe_dtype dtype, size_t pairs); /* how many rows of that
 /* One array to rotate, and where the result goes. x and y have the same shape; y is x (same data, same strides) or does
  * not overlap it, nor any other operand's y. */
 typedef struct {
-    pe_view x, y;
+    const pe_view *x, *y;
 } pe_operand;
 
 /* Rotate elements rotary_offset .. rotary_offset + 2*pairs of the last axis, copy the others. Where 2*pairs is head_dim + 1

@@ -10,7 +10,7 @@
 
 #include "posenc.h"
 
-enum { STAGE_BYTES = 16384, POLL_BYTES = 1 << 20 };
+enum { STAGE_BYTES = 16384, POLL_BYTES = 1 << 20, FETCH_BYTES = 256 << 10 };
 
 struct axis {
     size_t n;
@@ -37,6 +37,7 @@ struct call {
     const struct pe_kernels *kernels;
     const pe_rows *rows;
     size_t first, count; /* pairs of this chunk */
+    bool fetch;          /* large enough to come from memory */
     struct pe_tile plain, sorted;
     pe_poll *poll;
     void *context;
@@ -74,7 +75,7 @@ static void merge_axes(struct plan *plan) {
 }
 
 static void plan_axes(struct plan *plan, const pe_operand *operand, int seq_axis, bool per_batch) {
-    const pe_view *x = &operand->x, *y = &operand->y;
+    const pe_view *x = operand->x, *y = operand->y;
     for (int i = per_batch ? 1 : 0; i < x->ndim - 1; i++)
         if (x->shape[i] != 1)
             add_axis(plan, (struct axis){(size_t)x->shape[i], x->stride[i], y->stride[i], i == seq_axis});
@@ -86,23 +87,23 @@ static void plan_axes(struct plan *plan, const pe_operand *operand, int seq_axis
 }
 
 static void plan_operand(struct plan *plan, const pe_rotation *how, const pe_rows *rows, const pe_operand *operand) {
-    const pe_view *x = &operand->x, *y = &operand->y;
+    const pe_view *x = operand->x, *y = operand->y;
     int last = x->ndim - 1;
-    *plan = (struct plan){.x = x->data,
-                          .y = y->data,
-                          .x_batch = x->shape[0] > 1 ? x->stride[0] : 0,
-                          .y_batch = x->shape[0] > 1 ? y->stride[0] : 0,
-                          .x_seq = x->stride[how->seq_axis],
-                          .y_seq = y->stride[how->seq_axis],
-                          .x_element = x->stride[last],
-                          .y_element = y->stride[last],
-                          .size = pe_itemsize(x->dtype),
-                          .head_dim = (size_t)x->shape[last],
-                          .pairs = rows->pairs,
-                          .offset = how->rotary_offset,
-                          .layout = how->layout,
-                          .dtype = x->dtype,
-                          .in_place = x->data == y->data};
+    plan->x = x->data, plan->y = y->data; /* member by member: clearing all the axes would cost a decode step 5 % */
+    plan->x_batch = x->shape[0] > 1 ? x->stride[0] : 0;
+    plan->y_batch = x->shape[0] > 1 ? y->stride[0] : 0;
+    plan->x_seq = x->stride[how->seq_axis];
+    plan->y_seq = y->stride[how->seq_axis];
+    plan->x_element = x->stride[last];
+    plan->y_element = y->stride[last];
+    plan->size = pe_itemsize(x->dtype);
+    plan->head_dim = (size_t)x->shape[last];
+    plan->pairs = rows->pairs;
+    plan->offset = how->rotary_offset;
+    plan->layout = how->layout;
+    plan->dtype = x->dtype;
+    plan->in_place = x->data == y->data;
+    plan->n_axes = 0;
     plan_axes(plan, operand, how->seq_axis, rows->per_batch);
     bool contiguous =
         (plan->x_element == (ptrdiff_t)plan->size && plan->y_element == (ptrdiff_t)plan->size) || plan->head_dim == 1;
@@ -117,7 +118,7 @@ static void plan_operand(struct plan *plan, const pe_rotation *how, const pe_row
 /* ---- runs ---- */
 
 struct run {
-    const char *x;
+    const char *x, *ahead; /* ahead: x of the run that follows, or NULL */
     char *y;
     ptrdiff_t x_step, y_step, table_step;
     const char *cos, *sin;
@@ -137,7 +138,8 @@ static void rotate_whole(const struct call *call, const struct plan *plan, const
                          .table_step = run->table_step,
                          .gap = (ptrdiff_t)(plan->pairs * plan->size),
                          .rows = run->n,
-                         .pairs = call->count};
+                         .pairs = call->count,
+                         .ahead = run->ahead ? run->ahead + skip * plan->size : NULL};
     (half ? call->kernels->half : call->kernels->interleaved)[plan->dtype](&job);
 }
 
@@ -221,6 +223,7 @@ static void rotate_streamed(const struct call *call, const struct plan *plan, co
     size_t head_bytes = plan->head_dim * plan->size, at_once = STAGE_BYTES / head_bytes;
     for (size_t j = 0; j < run->n; j += at_once) {
         struct run part = {.x = run->x + (ptrdiff_t)j * run->x_step,
+                           .ahead = run->ahead ? run->ahead + (ptrdiff_t)j * run->x_step : NULL,
                            .y = stage,
                            .x_step = run->x_step,
                            .y_step = (ptrdiff_t)head_bytes,
@@ -263,6 +266,7 @@ static bool walk_run(struct call *call, const struct plan *plan, struct run run,
     for (size_t j = 0; j < axis->n; j += at_once) {
         struct run part = run;
         part.x += (ptrdiff_t)j * run.x_step, part.y += (ptrdiff_t)j * run.y_step;
+        if (part.ahead) part.ahead += (ptrdiff_t)j * run.x_step;
         part.cos += (ptrdiff_t)j * run.table_step, part.sin += (ptrdiff_t)j * run.table_step;
         part.n = min_size(at_once, axis->n - j);
         rotate_run(call, plan, &part);
@@ -271,24 +275,40 @@ static bool walk_run(struct call *call, const struct plan *plan, struct run run,
     return false;
 }
 
-/* All of one operand that the tile's rows turn; run stands on its first element. */
-static bool walk(struct call *call, const struct plan *plan, const struct axis *axes, struct run run) {
-    size_t index[PE_MAX_DIM] = {0};
-    int outer = plan->n_axes - 1;
-    ptrdiff_t row = run.table_step;
-    for (;;) {
-        if (walk_run(call, plan, run, &axes[outer])) return true;
-        int i = outer - 1;
-        for (; i >= 0; i--) {
-            const struct axis *a = &axes[i];
-            run.x += a->x, run.y += a->y, run.cos += a->table * row, run.sin += a->table * row;
-            if (++index[i] < a->n) break;
-            ptrdiff_t n = (ptrdiff_t)a->n;
-            run.x -= n * a->x, run.y -= n * a->y, run.cos -= n * a->table * row, run.sin -= n * a->table * row;
-            index[i] = 0;
-        }
-        if (i < 0) return false;
+/* to the next run of an operand; false where there is none */
+static bool advance(const struct plan *plan, const struct axis *axes, size_t *index, struct run *run) {
+    for (int i = plan->n_axes - 2; i >= 0; i--) {
+        const struct axis *a = &axes[i];
+        ptrdiff_t row = a->table * run->table_step, n = (ptrdiff_t)a->n;
+        run->x += a->x, run->y += a->y, run->cos += row, run->sin += row;
+        if (++index[i] < a->n) return true;
+        run->x -= n * a->x, run->y -= n * a->y, run->cos -= n * row, run->sin -= n * row;
+        index[i] = 0;
     }
+    return false;
+}
+
+/* All of one operand that the tile's rows turn; run stands on its first element, run.ahead on what follows the operand. */
+static bool walk(struct call *call, const struct plan *plan, const struct axis *axes, struct run run) {
+    const struct axis *last = &axes[plan->n_axes - 1];
+    const char *after = run.ahead;
+    size_t index[PE_MAX_DIM];
+    for (int i = 0; i < plan->n_axes - 1; i++) index[i] = 0;
+    for (bool more = true; more;) {
+        struct run next = run;
+        more = advance(plan, axes, index, &next);
+        run.ahead = after ? (more ? next.x : after) : NULL;
+        if (walk_run(call, plan, run, last)) return true;
+        run = next;
+    }
+    return false;
+}
+
+/* where the walk goes after operand k of this tile; a guess at the end of a batch row, and only a hint */
+static const char *next_operand(const struct plan *plans, int n_plans, int k, size_t batch, size_t j, size_t n) {
+    const struct plan *next = &plans[k + 1 < n_plans ? k + 1 : 0];
+    size_t from = k + 1 < n_plans ? j : j + n;
+    return next->x + (ptrdiff_t)batch * next->x_batch + (ptrdiff_t)from * next->x_seq;
 }
 
 /* positions j .. j + n of a batch row, every operand */
@@ -304,6 +324,7 @@ static bool rotate_tile(struct call *call, const struct plan *plans, int n_plans
         memcpy(axes, plan->axes, (size_t)plan->n_axes * sizeof *axes);
         if (plan->seq_index >= 0) axes[plan->seq_index].n = n;
         struct run run = {.x = plan->x + (ptrdiff_t)batch * plan->x_batch + (ptrdiff_t)j * plan->x_seq,
+                          .ahead = call->fetch ? next_operand(plans, n_plans, k, batch, j, n) : NULL,
                           .y = plan->y + (ptrdiff_t)batch * plan->y_batch + (ptrdiff_t)j * plan->y_seq,
                           .table_step = tile->step,
                           .cos = tile->cos,
@@ -319,15 +340,18 @@ enum pe_status pe_rotate(const struct pe_kernels *kernels, const pe_rotation *ho
     struct call call;
     int n_plans = 0;
     bool streamed = false;
+    size_t bytes = 0;
     for (int i = 0; i < n_operands; i++) {
-        if (pe_elements(&operands[i].x) == 0) continue;
+        if (pe_elements(operands[i].x) == 0) continue;
         plan_operand(&plans[n_plans], how, rows, &operands[i]);
         streamed |= plans[n_plans++].stream;
+        bytes += pe_elements(operands[i].x) * pe_itemsize(operands[i].x->dtype);
     }
     if (n_plans == 0) return PE_OK;
     call.kernels = kernels, call.rows = rows, call.poll = poll, call.context = context, call.polled = 0;
-    size_t seq = (size_t)operands[0].x.shape[how->seq_axis];
-    size_t batch = rows->per_batch ? (size_t)operands[0].x.shape[0] : 1;
+    call.fetch = bytes > FETCH_BYTES;
+    size_t seq = (size_t)operands[0].x->shape[how->seq_axis];
+    size_t batch = rows->per_batch ? (size_t)operands[0].x->shape[0] : 1;
     size_t tile_rows = pe_tile_rows(rows->dtype, rows->pairs);
     for (call.first = 0; call.first < rows->pairs; call.first += PE_CHUNK_PAIRS) {
         call.count = min_size(PE_CHUNK_PAIRS, rows->pairs - call.first);

@@ -49,19 +49,25 @@ static double position(const pe_positions *p, int axis, size_t batch, size_t j) 
     return (double)int_position(p, axis, batch, j);
 }
 
+void pe_frequencies_seal(pe_frequencies *freq) {
+    for (int axis = 0; axis < PE_MAX_AXES; axis++) freq->fastest[axis] = 0;
+    for (size_t i = 0; i < freq->pairs; i++) {
+        double *fastest = &freq->fastest[freq->axis_of_freq ? freq->axis_of_freq[i] : 0];
+        if (fabs(freq->inv_freq[i]) > *fastest) *fastest = fabs(freq->inv_freq[i]);
+    }
+}
+
 /* A range is checked by its ends, which also keeps its sums from overflowing. */
 enum pe_status pe_check_positions(const pe_frequencies *freq, const pe_positions *positions, size_t batch, size_t seq) {
     const double limit = 2147483648.0;
     if (seq == 0) return PE_OK;
     for (int axis = 0; axis < freq->axes; axis++) {
-        double fastest = 1; /* |position| itself is bounded too */
-        for (size_t i = 0; i < freq->pairs; i++)
-            if (freq->axis_of_freq == NULL || freq->axis_of_freq[i] == axis)
-                fastest = fmax(fastest, fabs(freq->inv_freq[i]));
+        double fastest = freq->fastest[axis] > 1 ? freq->fastest[axis] : 1; /* |position| itself is bounded too */
         for (size_t b = 0; b < batch; b++) {
             if (positions->kind == PE_RANGE) {
                 double start = (double)load_int(positions, position_address(positions, axis, b, 0));
-                if (!(fmax(fabs(start), fabs(start + (double)(seq - 1))) * fastest < limit)) return PE_POSITION;
+                double end = start + (double)(seq - 1);
+                if (!(fabs(start) * fastest < limit && fabs(end) * fastest < limit)) return PE_POSITION;
                 continue;
             }
             double largest = 0;

@@ -37,8 +37,18 @@ struct pe_run {
     ptrdiff_t table_step; /* bytes */
     ptrdiff_t gap;        /* bytes between the two members of a pair, `half` only */
     size_t rows, pairs;
+    /* The rows that come next, x_step apart, or NULL: fetched into the cache row by row while these are computed. A
+     * hardware prefetcher follows one stream; a walk that goes from head to head in pieces of a few KiB would wait for
+     * memory at each of them (measured: 1.7 times the time for float32, 2.8 for float16). Never dereferenced. */
+    const char *ahead;
 };
 typedef void pe_rotate_kernel(const struct pe_run *run);
+
+PE_INLINE void pe_fetch_ahead(const struct pe_run *run, size_t row, size_t bytes) {
+    if (run->ahead == NULL) return;
+    const char *next = run->ahead + (ptrdiff_t)row * run->x_step;
+    for (size_t i = 0; i < bytes; i += 64) PE_PREFETCH(next + i);
+}
 
 /* Rows of cosines and sines.
  *

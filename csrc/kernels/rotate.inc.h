@@ -42,6 +42,7 @@ PE_KERNEL void PE_NAME(half)(const struct pe_run *run) {
         PE_T *ya = (PE_T *)(run->y + (ptrdiff_t)j * run->y_step), *yb = (PE_T *)((char *)ya + run->gap);
         const PE_R *c = (const PE_R *)(run->cos + (ptrdiff_t)j * run->table_step);
         const PE_R *s = (const PE_R *)(run->sin + (ptrdiff_t)j * run->table_step);
+        pe_fetch_ahead(run, j, 2 * run->pairs * sizeof(PE_T));
         size_t i = 0;
         for (; i + PE_LANES <= run->pairs; i += PE_LANES)
             PE_NAME(half_step)(a + i, b + i, ya + i, yb + i, c + i, s + i, PE_LANES);
@@ -64,6 +65,7 @@ PE_KERNEL void PE_NAME(interleaved)(const struct pe_run *run) {
         PE_T *y = (PE_T *)(run->y + (ptrdiff_t)j * run->y_step);
         const PE_R *c = (const PE_R *)(run->cos + (ptrdiff_t)j * run->table_step);
         const PE_R *s = (const PE_R *)(run->sin + (ptrdiff_t)j * run->table_step);
+        pe_fetch_ahead(run, j, n * sizeof(PE_T));
         size_t i = 0;
         for (; i + PE_LANES <= n; i += PE_LANES)
             PE_NAME(interleaved_step)(x + i, y + i, c + i / 2, s + i / 2, PE_LANES);

@@ -48,6 +48,7 @@ PE_KERNEL void half_bf16(const struct pe_run *run) {
         uint16_t *ya = (uint16_t *)(run->y + (ptrdiff_t)j * run->y_step), *yb = (uint16_t *)((char *)ya + run->gap);
         const float *ce = (const float *)(run->cos + (ptrdiff_t)j * run->table_step), *co = ce + evens;
         const float *se = (const float *)(run->sin + (ptrdiff_t)j * run->table_step), *so = se + evens;
+        pe_fetch_ahead(run, j, 2 * run->pairs * sizeof(uint16_t));
         size_t i = 0;
         for (; i + PE_W_LANES <= run->pairs; i += PE_W_LANES)
             half_step_bf16(a + i, b + i, ya + i, yb + i, ce + i / 2, co + i / 2, se + i / 2, so + i / 2, PE_W_LANES);
@@ -72,6 +73,7 @@ PE_KERNEL void interleaved_bf16(const struct pe_run *run) {
         uint16_t *y = (uint16_t *)(run->y + (ptrdiff_t)j * run->y_step);
         const float *c = (const float *)(run->cos + (ptrdiff_t)j * run->table_step);
         const float *s = (const float *)(run->sin + (ptrdiff_t)j * run->table_step);
+        pe_fetch_ahead(run, j, n * sizeof(uint16_t));
         size_t i = 0;
         for (; i + PE_W_LANES <= n; i += PE_W_LANES)
             interleaved_step_bf16(x + i, y + i, c + i / 2, s + i / 2, PE_W_LANES);
