@@ -30,7 +30,7 @@ struct plan {
     enum pe_dtype dtype;
     bool in_place, whole; /* whole: kernels work on the rows where they lie */
     bool evens_first;     /* table rows sorted for bfloat16 halves */
-    bool stream;
+    bool stream, aligned; /* past the caches: straight from the kernel where y is aligned for it, else staged in L1 */
 };
 
 struct call {
@@ -86,6 +86,14 @@ static void plan_axes(struct plan *plan, const pe_operand *operand, int seq_axis
     if (plan->n_axes == 0) plan->axes[plan->n_axes++] = (struct axis){1, 0, 0, 0};
 }
 
+/* every vector that a kernel writes begins at a multiple of PE_STREAM_ALIGNMENT */
+static bool is_aligned(const struct plan *plan, const pe_view *y) {
+    uintptr_t bits = (uintptr_t)y->data | plan->offset * plan->size | plan->pairs * plan->size;
+    for (int i = 0; i < y->ndim - 1; i++)
+        if (y->shape[i] > 1) bits |= (uintptr_t)y->stride[i];
+    return bits % PE_STREAM_ALIGNMENT == 0;
+}
+
 static void plan_operand(struct plan *plan, const pe_rotation *how, const pe_rows *rows, const pe_operand *operand) {
     const pe_view *x = operand->x, *y = operand->y;
     int last = x->ndim - 1;
@@ -113,6 +121,7 @@ static void plan_operand(struct plan *plan, const pe_rotation *how, const pe_row
     size_t head_bytes = plan->head_dim * plan->size;
     plan->stream = how->stream && plan->whole && !plan->in_place && rows->pairs <= PE_CHUNK_PAIRS &&
                    head_bytes <= STAGE_BYTES && plan->axes[plan->n_axes - 1].y == (ptrdiff_t)head_bytes;
+    plan->aligned = is_aligned(plan, y);
 }
 
 /* ---- runs ---- */
@@ -139,7 +148,8 @@ static void rotate_whole(const struct call *call, const struct plan *plan, const
                          .gap = (ptrdiff_t)(plan->pairs * plan->size),
                          .rows = run->n,
                          .pairs = call->count,
-                         .ahead = run->ahead ? run->ahead + skip * plan->size : NULL};
+                         .ahead = run->ahead ? run->ahead + skip * plan->size : NULL,
+                         .stream = plan->stream && plan->aligned};
     (half ? call->kernels->half : call->kernels->interleaved)[plan->dtype](&job);
 }
 
@@ -238,7 +248,7 @@ static void rotate_streamed(const struct call *call, const struct plan *plan, co
 }
 
 static void rotate_run(const struct call *call, const struct plan *plan, const struct run *run) {
-    if (plan->stream) {
+    if (plan->stream && !plan->aligned) {
         rotate_streamed(call, plan, run);
         return;
     }

@@ -147,14 +147,20 @@ static void sort_row(const struct pe_kernels *kernels, char *row, size_t count) 
     kernels->unzip4(copy, (float *)row, count);
 }
 
-static void gather_row(char *row, const char *source, ptrdiff_t pair_stride, size_t count, enum pe_dtype dtype,
-                       bool negate) {
+/* count values of a ready table's row, negated, sorted */
+static void gather_row(const struct pe_kernels *kernels, char *row, const char *source, ptrdiff_t pair_stride,
+                       size_t count, enum pe_dtype dtype, bool negate, bool evens_first) {
+    if (evens_first && !negate && pair_stride == (ptrdiff_t)sizeof(float)) {
+        kernels->unzip4((const float *)source, (float *)row, count);
+        return;
+    }
     for (size_t i = 0; i < count; i++, source += pair_stride) {
         if (dtype == PE_F64)
             ((double *)row)[i] = negate ? -*(const double *)source : *(const double *)source;
         else
             ((float *)row)[i] = negate ? -*(const float *)source : *(const float *)source;
     }
+    if (evens_first) sort_row(kernels, row, count);
 }
 
 static size_t table_row(const pe_rows *rows, size_t batch, size_t j) {
@@ -186,13 +192,13 @@ void pe_tile_fill(const struct pe_kernels *kernels, const pe_rows *rows, size_t 
         char *cos = tile->cos_rows + (ptrdiff_t)i * step, *sin = tile->sin_rows + (ptrdiff_t)i * step;
         if (!rows->freq) {
             ptrdiff_t row = (ptrdiff_t)table_row(rows, batch, j + i), b = (ptrdiff_t)batch, skip = (ptrdiff_t)first;
-            gather_row(cos, rows->cos + b * rows->cos_batch + row * rows->cos_row + skip * rows->cos_pair,
-                       rows->cos_pair, count, rows->dtype, false);
-            gather_row(sin, rows->sin + b * rows->sin_batch + row * rows->sin_row + skip * rows->sin_pair,
-                       rows->sin_pair, count, rows->dtype, rows->conjugate);
+            gather_row(kernels, cos, rows->cos + b * rows->cos_batch + row * rows->cos_row + skip * rows->cos_pair,
+                       rows->cos_pair, count, rows->dtype, false, evens_first);
+            gather_row(kernels, sin, rows->sin + b * rows->sin_batch + row * rows->sin_row + skip * rows->sin_pair,
+                       rows->sin_pair, count, rows->dtype, rows->conjugate, evens_first);
         }
         if (widen) widen_row(cos, count), widen_row(sin, count);
-        if (evens_first) sort_row(kernels, cos, count), sort_row(kernels, sin, count);
+        if (rows->freq && evens_first) sort_row(kernels, cos, count), sort_row(kernels, sin, count);
     }
 }
 

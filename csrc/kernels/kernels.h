@@ -18,6 +18,8 @@
 /* The element types. Halves are storage only: they are widened to float32, and rounded once on the way back. */
 enum pe_dtype { PE_F32, PE_F64, PE_F16, PE_BF16, PE_DTYPES };
 
+enum { PE_STREAM_ALIGNMENT = 64 };
+
 /* One run of the rotation: `rows` rows of `pairs` pairs each.
  *
  *     half         members i and i + gap:    [a0 a1 a2 .. | b0 b1 b2 ..]
@@ -41,6 +43,8 @@ struct pe_run {
      * hardware prefetcher follows one stream; a walk that goes from head to head in pieces of a few KiB would wait for
      * memory at each of them (measured: 1.7 times the time for float32, 2.8 for float16). Never dereferenced. */
     const char *ahead;
+    /* Whole vectors of y are written past the caches; y, y_step and gap are then multiples of PE_STREAM_ALIGNMENT. */
+    int stream;
 };
 typedef void pe_rotate_kernel(const struct pe_run *run);
 

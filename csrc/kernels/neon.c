@@ -50,6 +50,8 @@ PE_FN void stn_f16(uint16_t *p, F x, size_t n) {
     st_f16(buffer, x);
     memcpy(p, buffer, n * sizeof *p);
 }
+#define sts_f32 st_f32
+#define sts_f16 st_f16
 PE_FN F f_add(F x, F y) {
     return vaddq_f32(x, y);
 }
@@ -76,6 +78,11 @@ PE_FN F f_dupn(const float *p, size_t n) {
     return f_spread(vget_low_f32(ldn_f32(p, n)));
 }
 
+PE_FN void f_unzip(F x, F y, F *even, F *odd) {
+    *even = vuzp1q_f32(x, y);
+    *odd = vuzp2q_f32(x, y);
+}
+
 PE_FN W w_load(const uint16_t *p) {
     return vreinterpretq_u32_u16(vld1q_u16(p));
 }
@@ -92,6 +99,7 @@ PE_FN void w_storen(uint16_t *p, W w, size_t n) {
     w_store(buffer, w);
     memcpy(p, buffer, n * sizeof *p);
 }
+#define w_stores w_store
 PE_FN F f_even(W w) {
     return vreinterpretq_f32_u32(vshlq_n_u32(w, 16));
 }
@@ -126,6 +134,7 @@ PE_FN void stn_f64(double *p, D x, size_t n) {
     vst1q_f64(buffer, x);
     memcpy(p, buffer, n * sizeof *p);
 }
+#define sts_f64 st_f64
 PE_FN void d_st_f32(float *p, D x) {
     vst1_f32(p, vcvt_f32_f64(x));
 }

@@ -6,6 +6,7 @@
  *     PE_RE   element name of the tables          PE_R   their type
  * and has defined PE_FN and PE_KERNEL (function attributes of the ISA) and, for each element e and prefix v:
  *     ld_e(p)  ldn_e(p, n)  st_e(p, x)  stn_e(p, x, n)     whole vectors, or their first n < lanes elements
+ *     sts_e(p, x)       an aligned store past the caches
  *     v_add  v_sub  v_mul                                   lane by lane
  *     v_swap(x)         the members of each adjacent pair exchanged
  *     v_addsub(x, y)    x - y in even lanes, x + y in odd ones
@@ -18,8 +19,11 @@
 #define PE_LD(p, n)  ((n) == PE_LANES ? PE_NAME(ld)(p) : PE_NAME(ldn)(p, n))
 #define PE_LDR(p, n) ((n) == PE_LANES ? PE_CAT(ld_, PE_RE)(p) : PE_CAT(ldn_, PE_RE)(p, n))
 
-PE_FN void PE_NAME(store)(PE_T *p, PE_VEC v, size_t n) {
-    if (n == PE_LANES)
+/* n and stream are constants wherever this is expanded */
+PE_FN void PE_NAME(store)(PE_T *p, PE_VEC v, size_t n, int stream) {
+    if (n == PE_LANES && stream)
+        PE_NAME(sts)(p, v);
+    else if (n == PE_LANES)
         PE_NAME(st)(p, v);
     else
         PE_NAME(stn)(p, v, n);
@@ -27,15 +31,15 @@ PE_FN void PE_NAME(store)(PE_T *p, PE_VEC v, size_t n) {
 
 /* n pairs: a' = a*c - b*s, b' = b*c + a*s. Both members are read before either is written. */
 PE_FN void PE_NAME(half_step)(const PE_T *a, const PE_T *b, PE_T *ya, PE_T *yb, const PE_R *cos, const PE_R *sin,
-                              size_t n) {
+                              size_t n, int stream) {
     PE_VEC va = PE_LD(a, n), vb = PE_LD(b, n), c = PE_LDR(cos, n), s = PE_LDR(sin, n);
     PE_VEC first = PE_OP(sub)(PE_OP(mul)(va, c), PE_OP(mul)(vb, s));
     PE_VEC second = PE_OP(add)(PE_OP(mul)(vb, c), PE_OP(mul)(va, s));
-    PE_NAME(store)(ya, first, n);
-    PE_NAME(store)(yb, second, n);
+    PE_NAME(store)(ya, first, n, stream);
+    PE_NAME(store)(yb, second, n, stream);
 }
 
-PE_KERNEL void PE_NAME(half)(const struct pe_run *run) {
+PE_FN void PE_NAME(half_rows)(const struct pe_run *run, int stream) {
     for (size_t j = 0; j < run->rows; j++) {
         const PE_T *a = (const PE_T *)(run->x + (ptrdiff_t)j * run->x_step);
         const PE_T *b = (const PE_T *)((const char *)a + run->gap);
@@ -45,20 +49,27 @@ PE_KERNEL void PE_NAME(half)(const struct pe_run *run) {
         pe_fetch_ahead(run, j, 2 * run->pairs * sizeof(PE_T));
         size_t i = 0;
         for (; i + PE_LANES <= run->pairs; i += PE_LANES)
-            PE_NAME(half_step)(a + i, b + i, ya + i, yb + i, c + i, s + i, PE_LANES);
-        if (i < run->pairs) PE_NAME(half_step)(a + i, b + i, ya + i, yb + i, c + i, s + i, run->pairs - i);
+            PE_NAME(half_step)(a + i, b + i, ya + i, yb + i, c + i, s + i, PE_LANES, stream);
+        if (i < run->pairs) PE_NAME(half_step)(a + i, b + i, ya + i, yb + i, c + i, s + i, run->pairs - i, 0);
     }
 }
 
+PE_KERNEL void PE_NAME(half)(const struct pe_run *run) {
+    if (run->stream)
+        PE_NAME(half_rows)(run, 1);
+    else
+        PE_NAME(half_rows)(run, 0);
+}
+
 /* n elements, n/2 pairs: x*(c0 c0 c1 c1 ..) -+ swapped x*(s0 s0 s1 s1 ..), the same products and sums as above. */
-PE_FN void PE_NAME(interleaved_step)(const PE_T *x, PE_T *y, const PE_R *cos, const PE_R *sin, size_t n) {
+PE_FN void PE_NAME(interleaved_step)(const PE_T *x, PE_T *y, const PE_R *cos, const PE_R *sin, size_t n, int stream) {
     PE_VEC v = PE_LD(x, n);
     PE_VEC c = n == PE_LANES ? PE_OP(dup)(cos) : PE_OP(dupn)(cos, n / 2);
     PE_VEC s = n == PE_LANES ? PE_OP(dup)(sin) : PE_OP(dupn)(sin, n / 2);
-    PE_NAME(store)(y, PE_OP(addsub)(PE_OP(mul)(v, c), PE_OP(mul)(PE_OP(swap)(v), s)), n);
+    PE_NAME(store)(y, PE_OP(addsub)(PE_OP(mul)(v, c), PE_OP(mul)(PE_OP(swap)(v), s)), n, stream);
 }
 
-PE_KERNEL void PE_NAME(interleaved)(const struct pe_run *run) {
+PE_FN void PE_NAME(interleaved_rows)(const struct pe_run *run, int stream) {
     size_t n = 2 * run->pairs;
     for (size_t j = 0; j < run->rows; j++) {
         const PE_T *x = (const PE_T *)(run->x + (ptrdiff_t)j * run->x_step);
@@ -68,9 +79,16 @@ PE_KERNEL void PE_NAME(interleaved)(const struct pe_run *run) {
         pe_fetch_ahead(run, j, n * sizeof(PE_T));
         size_t i = 0;
         for (; i + PE_LANES <= n; i += PE_LANES)
-            PE_NAME(interleaved_step)(x + i, y + i, c + i / 2, s + i / 2, PE_LANES);
-        if (i < n) PE_NAME(interleaved_step)(x + i, y + i, c + i / 2, s + i / 2, n - i);
+            PE_NAME(interleaved_step)(x + i, y + i, c + i / 2, s + i / 2, PE_LANES, stream);
+        if (i < n) PE_NAME(interleaved_step)(x + i, y + i, c + i / 2, s + i / 2, n - i, 0);
     }
+}
+
+PE_KERNEL void PE_NAME(interleaved)(const struct pe_run *run) {
+    if (run->stream)
+        PE_NAME(interleaved_rows)(run, 1);
+    else
+        PE_NAME(interleaved_rows)(run, 0);
 }
 
 #undef PE_OP

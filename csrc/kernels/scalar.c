@@ -56,6 +56,8 @@ PE_FN void stn_f16(uint16_t *p, F x, size_t n) {
 PE_FN void st_f16(uint16_t *p, F x) {
     stn_f16(p, x, FL);
 }
+#define sts_f32 st_f32
+#define sts_f16 st_f16
 PE_FN F f_add(F x, F y) {
     F r;
     LANES(FL, x.v[i] + y.v[i]);
@@ -84,6 +86,13 @@ PE_FN F f_dup(const float *p) {
     return f_dupn(p, FL / 2);
 }
 
+PE_FN void f_unzip(F x, F y, F *even, F *odd) {
+    for (size_t i = 0; i < FL; i++) {
+        even->v[i] = i < FL / 2 ? x.v[2 * i] : y.v[2 * i - FL];
+        odd->v[i] = i < FL / 2 ? x.v[2 * i + 1] : y.v[2 * i + 1 - FL];
+    }
+}
+
 PE_FN W w_loadn(const uint16_t *p, size_t n) {
     W r = {{0}};
     LANES(n, p[i]);
@@ -97,6 +106,7 @@ PE_FN void w_storen(uint16_t *p, W w, size_t n) {
 PE_FN void w_store(uint16_t *p, W w) {
     w_storen(p, w, 2 * FL);
 }
+#define w_stores w_store
 PE_FN F f_even(W w) {
     F r;
     LANES(FL, pe_float_from_bf16(w.v[2 * i]));
@@ -127,6 +137,7 @@ PE_FN void stn_f64(double *p, D x, size_t n) {
 PE_FN void st_f64(double *p, D x) {
     stn_f64(p, x, DL);
 }
+#define sts_f64 st_f64
 PE_FN void d_stn_f32(float *p, D x, size_t n) {
     for (size_t i = 0; i < n; i++) p[i] = (float)x.v[i];
 }

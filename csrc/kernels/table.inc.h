@@ -1,6 +1,6 @@
 /* The last include of an ISA's file: instantiates the templates and fills its table of kernels.
  *
- * Needs everything the templates name, PE_KERNELS (the table's symbol), PE_ISA_NAME, and stream and stream_end.
+ * Needs everything the templates name, f_unzip(x, y, &even, &odd) over the 2*FL lanes of x and y, PE_KERNELS (the table's symbol), PE_ISA_NAME, and stream and stream_end.
  */
 #define PE_E     f32
 #define PE_T     float
@@ -33,9 +33,15 @@
 #include "sincos.inc.h"
 
 PE_KERNEL void unzip4(const float *x, float *y, size_t n) {
-    size_t evens = (n + 1) / 2;
-    for (size_t i = 0; i < evens; i++) y[i] = x[2 * i];
-    for (size_t i = 0; i < n / 2; i++) y[evens + i] = x[2 * i + 1];
+    float *evens = y, *odds = y + (n + 1) / 2;
+    size_t i = 0;
+    for (; i + 2 * FL <= n; i += 2 * FL) {
+        F even, odd;
+        f_unzip(ld_f32(x + i), ld_f32(x + i + FL), &even, &odd);
+        st_f32(evens + i / 2, even);
+        st_f32(odds + i / 2, odd);
+    }
+    for (; i < n; i++) *(i % 2 ? odds + i / 2 : evens + i / 2) = x[i];
 }
 
 const struct pe_kernels PE_KERNELS = {

@@ -54,6 +54,12 @@ PE_FN void stn_f16(uint16_t *p, F x, size_t n) {
     st_f16(buffer, x);
     memcpy(p, buffer, n * sizeof *p);
 }
+PE_FN void sts_f32(float *p, F x) {
+    _mm256_stream_ps(p, x);
+}
+PE_FN void sts_f16(uint16_t *p, F x) {
+    _mm_stream_si128((__m128i *)p, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
 PE_FN F f_add(F x, F y) {
     return _mm256_add_ps(x, y);
 }
@@ -79,6 +85,14 @@ PE_FN F f_dupn(const float *p, size_t n) {
     return f_spread(_mm_maskload_ps(p, _mm256_castsi256_si128(first(n))));
 }
 
+PE_FN __m256 in_order(__m256 x) { /* of shuffles within 128-bit halves */
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(x), 0xd8));
+}
+PE_FN void f_unzip(F x, F y, F *even, F *odd) {
+    *even = in_order(_mm256_shuffle_ps(x, y, 0x88));
+    *odd = in_order(_mm256_shuffle_ps(x, y, 0xdd));
+}
+
 PE_FN W w_load(const uint16_t *p) {
     return _mm256_loadu_si256((const __m256i *)p);
 }
@@ -95,22 +109,30 @@ PE_FN void w_storen(uint16_t *p, W w, size_t n) {
     w_store(buffer, w);
     memcpy(p, buffer, n * sizeof *p);
 }
+PE_FN void w_stores(uint16_t *p, W w) {
+    _mm256_stream_si256((__m256i *)p, w);
+}
 PE_FN F f_even(W w) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(w, 16));
 }
 PE_FN F f_odd(W w) {
     return _mm256_castsi256_ps(_mm256_and_si256(w, _mm256_set1_epi32((int)0xffff0000)));
 }
-PE_FN __m256i bf16_high(F x) { /* the rounded bfloat16 in the high half of each lane */
-    __m256i u = _mm256_castps_si256(x), one = _mm256_set1_epi32(1);
-    __m256i even = _mm256_and_si256(_mm256_srli_epi32(u, 16), one);
-    __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), even);
-    __m256i quiet = _mm256_or_si256(u, _mm256_set1_epi32(0x400000));
-    return _mm256_castps_si256(
-        _mm256_blendv_ps(_mm256_castsi256_ps(rounded), _mm256_castsi256_ps(quiet), _mm256_cmp_ps(x, x, _CMP_UNORD_Q)));
+/* the rounded bfloat16 in the high half of each lane: half a unit is added, and one more where the result is odd */
+PE_FN __m256i bf16_high(F x) {
+    __m256i u = _mm256_castps_si256(x), odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+    return _mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), odd);
+}
+PE_FN __m256i bf16_high_or_nan(F x) {
+    F quiet = _mm256_or_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0x400000)));
+    F rounded = _mm256_castsi256_ps(bf16_high(x));
+    return _mm256_castps_si256(_mm256_blendv_ps(rounded, quiet, _mm256_cmp_ps(x, x, _CMP_UNORD_Q)));
 }
 PE_FN W w_pack(F even, F odd) {
-    return _mm256_blend_epi16(_mm256_srli_epi32(bf16_high(even), 16), bf16_high(odd), 0xaa);
+    __m256i e = bf16_high(even), o = bf16_high(odd);
+    if (PE_UNLIKELY(_mm256_movemask_ps(_mm256_cmp_ps(even, odd, _CMP_UNORD_Q))))
+        e = bf16_high_or_nan(even), o = bf16_high_or_nan(odd);
+    return _mm256_blend_epi16(_mm256_srli_epi32(e, 16), o, 0xaa);
 }
 
 PE_FN D d_set(double x) {
@@ -127,6 +149,9 @@ PE_FN void st_f64(double *p, D x) {
 }
 PE_FN void stn_f64(double *p, D x, size_t n) {
     _mm256_maskstore_pd(p, first(2 * n), x);
+}
+PE_FN void sts_f64(double *p, D x) {
+    _mm256_stream_pd(p, x);
 }
 PE_FN void d_st_f32(float *p, D x) {
     _mm_storeu_ps(p, _mm256_cvtpd_ps(x));

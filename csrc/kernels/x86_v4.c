@@ -7,6 +7,7 @@
 
 #ifdef PE_X86_64
 #include <immintrin.h>
+#include <string.h>
 
 #define PE_V4       PE_TARGET("avx,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")
 #define PE_FN       PE_V4 PE_INLINE
@@ -51,6 +52,12 @@ PE_FN void st_f16(uint16_t *p, F x) {
 PE_FN void stn_f16(uint16_t *p, F x, size_t n) {
     _mm256_mask_storeu_epi16(p, (__mmask16)first(n), f_to_f16(x));
 }
+PE_FN void sts_f32(float *p, F x) {
+    _mm512_stream_ps(p, x);
+}
+PE_FN void sts_f16(uint16_t *p, F x) {
+    _mm256_stream_si256((__m256i *)p, f_to_f16(x));
+}
 PE_FN F f_add(F x, F y) {
     return _mm512_add_ps(x, y);
 }
@@ -77,6 +84,12 @@ PE_FN F f_dupn(const float *p, size_t n) {
     return f_spread(_mm256_maskz_loadu_ps((__mmask8)first(n), p));
 }
 
+PE_FN void f_unzip(F x, F y, F *even, F *odd) {
+    const __m512i evens = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    *even = _mm512_permutex2var_ps(x, evens, y);
+    *odd = _mm512_permutex2var_ps(x, _mm512_add_epi32(evens, _mm512_set1_epi32(1)), y);
+}
+
 PE_FN W w_load(const uint16_t *p) {
     return _mm512_loadu_si512(p);
 }
@@ -89,20 +102,29 @@ PE_FN void w_store(uint16_t *p, W w) {
 PE_FN void w_storen(uint16_t *p, W w, size_t n) {
     _mm512_mask_storeu_epi16(p, first(n), w);
 }
+PE_FN void w_stores(uint16_t *p, W w) {
+    _mm512_stream_si512((__m512i *)p, w);
+}
 PE_FN F f_even(W w) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(w, 16));
 }
 PE_FN F f_odd(W w) {
     return _mm512_castsi512_ps(_mm512_and_si512(w, _mm512_set1_epi32((int)0xffff0000)));
 }
-PE_FN __m512i bf16_high(F x) { /* the rounded bfloat16 in the high half of each lane */
-    __m512i u = _mm512_castps_si512(x), one = _mm512_set1_epi32(1);
-    __m512i even = _mm512_and_si512(_mm512_srli_epi32(u, 16), one);
-    __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), even);
-    return _mm512_mask_or_epi32(rounded, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), u, _mm512_set1_epi32(0x400000));
+/* the rounded bfloat16 in the high half of each lane: half a unit is added, and one more where the result is odd */
+PE_FN __m512i bf16_high(F x) {
+    __m512i u = _mm512_castps_si512(x);
+    __mmask16 odd = _mm512_test_epi32_mask(u, _mm512_set1_epi32(0x10000));
+    return _mm512_mask_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd, u, _mm512_set1_epi32(0x8000));
+}
+PE_FN __m512i bf16_high_or_nan(F x) {
+    __m512i u = _mm512_castps_si512(x);
+    return _mm512_mask_or_epi32(bf16_high(x), _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), u, _mm512_set1_epi32(0x400000));
 }
 PE_FN W w_pack(F even, F odd) {
-    return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(bf16_high(even), 16), bf16_high(odd));
+    __m512i e = bf16_high(even), o = bf16_high(odd);
+    if (PE_UNLIKELY(_mm512_cmp_ps_mask(even, odd, _CMP_UNORD_Q))) e = bf16_high_or_nan(even), o = bf16_high_or_nan(odd);
+    return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(e, 16), o);
 }
 
 PE_FN D d_set(double x) {
@@ -119,6 +141,9 @@ PE_FN void st_f64(double *p, D x) {
 }
 PE_FN void stn_f64(double *p, D x, size_t n) {
     _mm512_mask_storeu_pd(p, (__mmask8)first(n), x);
+}
+PE_FN void sts_f64(double *p, D x) {
+    _mm512_stream_pd(p, x);
 }
 PE_FN void d_st_f32(float *p, D x) {
     _mm256_storeu_ps(p, _mm512_cvtpd_ps(x));
@@ -186,11 +211,10 @@ PE_FN int m_any(M m) {
 PE_KERNEL void stream(char *y, const char *x, size_t bytes) {
     size_t head = (size_t)(-(uintptr_t)y & 63);
     if (head > bytes) head = bytes;
-    _mm512_mask_storeu_epi8(y, ((__mmask64)1 << head) - 1, _mm512_maskz_loadu_epi8(((__mmask64)1 << head) - 1, x));
+    memcpy(y, x, head);
     size_t i = head;
     for (; i + 64 <= bytes; i += 64) _mm512_stream_si512((__m512i *)(y + i), _mm512_loadu_si512(x + i));
-    __mmask64 tail = ((__mmask64)1 << (bytes - i)) - 1;
-    _mm512_mask_storeu_epi8(y + i, tail, _mm512_maskz_loadu_epi8(tail, x + i));
+    memcpy(y + i, x + i, bytes - i);
 }
 PE_KERNEL void stream_end(void) {
     _mm_sfence();
