@@ -62,7 +62,7 @@ PE_INLINE void pe_fetch_ahead(const struct pe_run *run, size_t row, size_t bytes
  * rounded to float32, cos and sin are rounded to float32 before a float32 multiplication by scale.
  * |position * inv_freq| < 2^31. */
 struct pe_sincos {
-    const double *position; /* (rows,) */
+    const double *position; /* (rows,); readable though unused where each is set */
     const double *each;     /* (pairs,) or NULL */
     const double *inv_freq; /* (pairs,) */
     double scale;

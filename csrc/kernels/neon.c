@@ -16,7 +16,6 @@ enum { FL = 4, DL = 2 };
 typedef float32x4_t F;
 typedef float64x2_t D;
 typedef uint32x4_t W;
-typedef uint64x2_t M;
 
 PE_FN F ld_f32(const float *p) {
     return vld1q_f32(p);
@@ -179,23 +178,22 @@ PE_FN D d_dupn(const double *p, size_t n) { /* n < 1 pair: nothing is left */
     return vdupq_n_f64(0.0);
 }
 #define d_shl(x, n) vreinterpretq_f64_u64(vshlq_n_u64(vreinterpretq_u64_f64(x), n))
-PE_FN D d_and(D x, D y) {
-    return vreinterpretq_f64_u64(vandq_u64(vreinterpretq_u64_f64(x), vreinterpretq_u64_f64(y)));
+PE_FN D d_or(D x, D y) {
+    return vreinterpretq_f64_u64(vorrq_u64(vreinterpretq_u64_f64(x), vreinterpretq_u64_f64(y)));
 }
-PE_FN D d_xor(D x, D y) {
-    return vreinterpretq_f64_u64(veorq_u64(vreinterpretq_u64_f64(x), vreinterpretq_u64_f64(y)));
+PE_FN D d_abs(D x) {
+    return vabsq_f64(x);
+}
+PE_FN D d_flip(D x, D sign) {
+    uint64x2_t top = vandq_u64(vreinterpretq_u64_f64(sign), vdupq_n_u64(0x8000000000000000u));
+    return vreinterpretq_f64_u64(veorq_u64(vreinterpretq_u64_f64(x), top));
 }
 PE_FN D d_blend(D x, D y, D sign) {
     return vbslq_f64(vreinterpretq_u64_s64(vshrq_n_s64(vreinterpretq_s64_f64(sign), 63)), y, x);
 }
-PE_FN M m_none(void) {
-    return vdupq_n_u64(0);
-}
-PE_FN M m_or_below(M m, D x, D y) {
-    return vorrq_u64(m, vcltq_f64(vabsq_f64(x), vabsq_f64(y)));
-}
-PE_FN int m_any(M m) {
-    return (vgetq_lane_u64(m, 0) | vgetq_lane_u64(m, 1)) != 0;
+PE_FN int d_any_negative(D x) {
+    uint64x2_t u = vreinterpretq_u64_f64(x);
+    return (int)((vgetq_lane_u64(u, 0) | vgetq_lane_u64(u, 1)) >> 63);
 }
 
 static void stream(char *y, const char *x, size_t bytes) {

@@ -24,7 +24,6 @@ typedef struct {
 typedef struct {
     uint16_t v[2 * FL];
 } W;
-typedef int M;
 
 #define LANES(n, expression)                                        \
     for (size_t i = 0; i < (size_t)(n); i++) r.v[i] = (expression); \
@@ -202,27 +201,26 @@ PE_FN D d_shl(D x, int n) {
     D r;
     LANES(DL, from_bits(bits(x.v[i]) << n));
 }
-PE_FN D d_and(D x, D y) {
+PE_FN D d_or(D x, D y) {
     D r;
-    LANES(DL, from_bits(bits(x.v[i]) & bits(y.v[i])));
+    LANES(DL, from_bits(bits(x.v[i]) | bits(y.v[i])));
 }
-PE_FN D d_xor(D x, D y) {
+PE_FN D d_abs(D x) {
     D r;
-    LANES(DL, from_bits(bits(x.v[i]) ^ bits(y.v[i])));
+    LANES(DL, fabs(x.v[i]));
+}
+PE_FN D d_flip(D x, D sign) {
+    D r;
+    LANES(DL, from_bits(bits(x.v[i]) ^ (bits(sign.v[i]) & 1ull << 63)));
 }
 PE_FN D d_blend(D x, D y, D sign) {
     D r;
     LANES(DL, bits(sign.v[i]) >> 63 ? y.v[i] : x.v[i]);
 }
-PE_FN M m_none(void) {
-    return 0;
-}
-PE_FN M m_or_below(M m, D x, D y) {
-    for (int i = 0; i < DL; i++) m |= fabs(x.v[i]) < fabs(y.v[i]);
-    return m;
-}
-PE_FN int m_any(M m) {
-    return m;
+PE_FN int d_any_negative(D x) {
+    uint64_t all = 0;
+    for (int i = 0; i < DL; i++) all |= bits(x.v[i]);
+    return (int)(all >> 63);
 }
 
 static void stream(char *y, const char *x, size_t bytes) {

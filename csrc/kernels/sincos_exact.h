@@ -2,7 +2,7 @@
  *
  * Position 2^31 with 53 bits of fraction can come within 2^-75 of a multiple of pi/2 (continued fractions find such
  * positions). There r is computed again from eight pieces of pi/2, 22 bits each, whose products with k are exact, by
- * summing ten exact terms with errors kept. r is then so small that sin r = r and cos r = 1 to within 2^-58.
+ * summing ten exact terms with errors kept. r is then below 2^-25, and two terms of each series are exact enough.
  */
 #ifndef PE_SINCOS_EXACT_H
 #define PE_SINCOS_EXACT_H
@@ -14,7 +14,7 @@
 
 #define PE_TWO_OVER_PI 0x1.45f306dc9c883p-1
 #define PE_MAGIC       0x1.8p+52 /* adding it leaves the nearest integer in the low bits */
-#define PE_CANCELLED   0x1p-60
+#define PE_CANCELLED   0x1p-82
 
 /* pi/2 */
 #define PE_P1 0x1.921fb00000000p+0
@@ -23,11 +23,10 @@
 #define PE_P4 0x1.3198a2e037073p-69
 
 /* float32 results: sine S, cosine C */
-#define PE_S1 -0x1.555555555516bp-3
-#define PE_S2 0x1.1111110fd3b3cp-7
-#define PE_S3 -0x1.a019fd9ae7168p-13
-#define PE_S4 0x1.71d9a9b87993fp-19
-#define PE_S5 -0x1.aa283bea75579p-26
+#define PE_S1 -0x1.555555545df18p-3
+#define PE_S2 0x1.11110deef0ae3p-7
+#define PE_S3 -0x1.a013a740c35cep-13
+#define PE_S4 0x1.6dbded5452c9bp-19
 #define PE_C1 0x1.5555555502c6dp-5
 #define PE_C2 -0x1.6c16bf54be1f5p-10
 #define PE_C3 0x1.a015c4462d9e2p-16
@@ -71,21 +70,22 @@ static inline double pe_reduce_exact(double position, double inv_freq, double k)
     return r;
 }
 
-/* write again those elements of row j where angle and k*pi/2 cancelled; no float32 angle does */
-static inline void pe_sincos_mend_row(const struct pe_sincos *job, size_t j, int as_float32, int wide) {
-    if (as_float32) return;
-    char *cos = job->cos + (ptrdiff_t)j * job->cos_step, *sin = job->sin + (ptrdiff_t)j * job->sin_step;
-    for (size_t i = 0; i < job->pairs; i++) {
-        double p = job->each ? job->each[i] : job->position[j], w = job->inv_freq[i], hi = p * w;
-        double kk = fma(hi, PE_TWO_OVER_PI, PE_MAGIC), k = kk - PE_MAGIC;
-        double r = pe_reduce_exact(p, w, k);
-        if (!(fabs(r) < fabs(hi) * PE_CANCELLED)) continue;
+/* Write again those elements of row j where angle and k*pi/2 cancelled: r^2 < 2^-82 |k|, as the template tests it. No
+ * float32 angle comes that close. */
+static inline void pe_sincos_mend_row(struct pe_sincos job, size_t j, int wide) {
+    if (job.as_float32) return;
+    char *cos = job.cos + (ptrdiff_t)j * job.cos_step, *sin = job.sin + (ptrdiff_t)j * job.sin_step;
+    for (size_t i = 0; i < job.pairs; i++) {
+        double p = job.each ? job.each[i] : job.position[j], w = job.inv_freq[i];
+        double kk = fma(p * w, PE_TWO_OVER_PI, PE_MAGIC), k = kk - PE_MAGIC, r = pe_reduce_exact(p, w, k);
+        if (!(r * r < PE_CANCELLED * fabs(k))) continue;
         uint64_t quarter;
         memcpy(&quarter, &kk, sizeof quarter);
-        double c = quarter & 1 ? r : 1, s = quarter & 1 ? 1 : r;
+        double near_one = 1 - r * r / 2, near_zero = r - r * r * r / 6;
+        double c = quarter & 1 ? near_zero : near_one, s = quarter & 1 ? near_one : near_zero;
         if (quarter & 2) s = -s;
         if ((quarter + 1) & 2) c = -c;
-        c *= job->scale, s *= job->scale;
+        c *= job.scale, s *= job.scale;
         if (wide)
             ((double *)cos)[i] = c, ((double *)sin)[i] = s;
         else

@@ -17,7 +17,6 @@ enum { FL = 8, DL = 4 };
 typedef __m256 F;
 typedef __m256d D;
 typedef __m256i W;
-typedef __m256d M;
 
 /* a window on this makes the mask of the first n lanes */
 static const int32_t ones_then_zeros[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
@@ -196,24 +195,20 @@ PE_FN D d_dupn(const double *p, size_t n) {
     return d_spread(_mm_maskload_pd(p, _mm256_castsi256_si128(first(2 * n))));
 }
 #define d_shl(x, n) _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(x), n))
-PE_FN D d_and(D x, D y) {
-    return _mm256_and_pd(x, y);
+PE_FN D d_or(D x, D y) {
+    return _mm256_or_pd(x, y);
 }
-PE_FN D d_xor(D x, D y) {
-    return _mm256_xor_pd(x, y);
+PE_FN D d_abs(D x) {
+    return _mm256_andnot_pd(_mm256_set1_pd(-0.0), x);
+}
+PE_FN D d_flip(D x, D sign) {
+    return _mm256_xor_pd(x, _mm256_and_pd(sign, _mm256_set1_pd(-0.0)));
 }
 PE_FN D d_blend(D x, D y, D sign) {
     return _mm256_blendv_pd(x, y, sign);
 }
-PE_FN M m_none(void) {
-    return _mm256_setzero_pd();
-}
-PE_FN M m_or_below(M m, D x, D y) {
-    D top = _mm256_set1_pd(-0.0);
-    return _mm256_or_pd(m, _mm256_cmp_pd(_mm256_andnot_pd(top, x), _mm256_andnot_pd(top, y), _CMP_LT_OQ));
-}
-PE_FN int m_any(M m) {
-    return _mm256_movemask_pd(m);
+PE_FN int d_any_negative(D x) {
+    return _mm256_movemask_pd(x);
 }
 
 /* Streaming stores need whole, aligned vectors: the ragged ends are stored plainly. */

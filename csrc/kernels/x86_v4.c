@@ -19,7 +19,6 @@ enum { FL = 16, DL = 8 };
 typedef __m512 F;
 typedef __m512d D;
 typedef __m512i W;
-typedef __mmask8 M;
 
 PE_FN __mmask32 first(size_t n) { /* n < 32 */
     return (__mmask32)((1u << n) - 1);
@@ -188,23 +187,21 @@ PE_FN D d_dupn(const double *p, size_t n) {
     return d_spread(_mm256_maskz_loadu_pd((__mmask8)first(n), p));
 }
 #define d_shl(x, n) _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(x), n))
-PE_FN D d_and(D x, D y) {
-    return _mm512_and_pd(x, y);
+PE_FN D d_or(D x, D y) {
+    return _mm512_or_pd(x, y);
 }
-PE_FN D d_xor(D x, D y) {
-    return _mm512_xor_pd(x, y);
+PE_FN D d_abs(D x) {
+    return _mm512_abs_pd(x);
+}
+PE_FN D d_flip(D x, D sign) { /* x ^ (sign & top bit) */
+    const __m512i top = _mm512_set1_epi64(INT64_MIN);
+    return _mm512_castsi512_pd(_mm512_ternarylogic_epi64(_mm512_castpd_si512(x), _mm512_castpd_si512(sign), top, 0x78));
 }
 PE_FN D d_blend(D x, D y, D sign) {
     return _mm512_mask_blend_pd(_mm512_movepi64_mask(_mm512_castpd_si512(sign)), x, y);
 }
-PE_FN M m_none(void) {
-    return 0;
-}
-PE_FN M m_or_below(M m, D x, D y) {
-    return (M)(m | _mm512_cmp_pd_mask(_mm512_abs_pd(x), _mm512_abs_pd(y), _CMP_LT_OQ));
-}
-PE_FN int m_any(M m) {
-    return m != 0;
+PE_FN int d_any_negative(D x) {
+    return _mm512_movepi64_mask(_mm512_castpd_si512(x)) != 0;
 }
 
 /* Streaming stores need whole, aligned lines: the ragged ends are stored plainly. */
