@@ -36,6 +36,7 @@ struct plan {
 struct call {
     const struct pe_kernels *kernels;
     const pe_rows *rows;
+    size_t seq;          /* length of the sequence */
     size_t first, count; /* pairs of this chunk */
     bool fetch;          /* large enough to come from memory */
     struct pe_tile plain, sorted;
@@ -285,6 +286,11 @@ static bool walk_run(struct call *call, const struct plan *plan, struct run run,
     return false;
 }
 
+/* position j of a batch row in an operand's input */
+static const char *place(const struct plan *plan, size_t batch, size_t j) {
+    return plan->x + (ptrdiff_t)batch * plan->x_batch + (ptrdiff_t)j * plan->x_seq;
+}
+
 /* to the next run of an operand; false where there is none */
 static bool advance(const struct plan *plan, const struct axis *axes, size_t *index, struct run *run) {
     for (int i = plan->n_axes - 2; i >= 0; i--) {
@@ -314,11 +320,12 @@ static bool walk(struct call *call, const struct plan *plan, const struct axis *
     return false;
 }
 
-/* where the walk goes after operand k of this tile; a guess at the end of a batch row, and only a hint */
-static const char *next_operand(const struct plan *plans, int n_plans, int k, size_t batch, size_t j, size_t n) {
-    const struct plan *next = &plans[k + 1 < n_plans ? k + 1 : 0];
-    size_t from = k + 1 < n_plans ? j : j + n;
-    return next->x + (ptrdiff_t)batch * next->x_batch + (ptrdiff_t)from * next->x_seq;
+/* Where the walk goes after operand k of this tile: the next operand, the next tile, the next batch row. Past the end it
+ * is an address like any other, and only a hint. */
+static const char *after_operand(const struct call *call, const struct plan *plans, int n_plans, int k, size_t batch,
+                                 size_t j, size_t n) {
+    if (k + 1 < n_plans) return place(&plans[k + 1], batch, j);
+    return j + n < call->seq ? place(&plans[0], batch, j + n) : place(&plans[0], batch + 1, 0);
 }
 
 /* positions j .. j + n of a batch row, every operand */
@@ -333,8 +340,8 @@ static bool rotate_tile(struct call *call, const struct plan *plans, int n_plans
         struct axis axes[PE_MAX_DIM];
         memcpy(axes, plan->axes, (size_t)plan->n_axes * sizeof *axes);
         if (plan->seq_index >= 0) axes[plan->seq_index].n = n;
-        struct run run = {.x = plan->x + (ptrdiff_t)batch * plan->x_batch + (ptrdiff_t)j * plan->x_seq,
-                          .ahead = call->fetch ? next_operand(plans, n_plans, k, batch, j, n) : NULL,
+        struct run run = {.x = place(plan, batch, j),
+                          .ahead = call->fetch ? after_operand(call, plans, n_plans, k, batch, j, n) : NULL,
                           .y = plan->y + (ptrdiff_t)batch * plan->y_batch + (ptrdiff_t)j * plan->y_seq,
                           .table_step = tile->step,
                           .cos = tile->cos,
@@ -344,8 +351,26 @@ static bool rotate_tile(struct call *call, const struct plan *plans, int n_plans
     return false;
 }
 
-enum pe_status pe_rotate(const struct pe_kernels *kernels, const pe_rotation *how, const pe_rows *rows,
+/* A batch of single tokens with positions of their own is a sequence along the batch axis: its rows are made many at a
+ * time. A gather from tables that differ between batch rows has two strides and stays as it is. */
+static void fold_single_tokens(pe_rotation *how, pe_rows *rows) {
+    if (rows->by_position && (rows->cos_batch || rows->sin_batch)) return;
+    if (!rows->by_position) {
+        rows->cos_row = rows->cos_batch, rows->sin_row = rows->sin_batch;
+        rows->cos_batch = rows->sin_batch = 0;
+    }
+    if (rows->positions.kind == PE_RANGE) rows->positions.kind = PE_INT64;
+    rows->positions.stride = rows->positions.batch_stride;
+    rows->positions.batch_stride = 0;
+    rows->per_batch = false;
+    how->seq_axis = 0;
+}
+
+enum pe_status pe_rotate(const struct pe_kernels *kernels, const pe_rotation *given_how, const pe_rows *given_rows,
                          const pe_operand *operands, int n_operands, pe_poll *poll, void *context) {
+    pe_rotation how = *given_how;
+    pe_rows rows = *given_rows;
+    if (rows.per_batch && operands[0].x->shape[how.seq_axis] == 1) fold_single_tokens(&how, &rows);
     struct plan plans[2];
     struct call call;
     int n_plans = 0;
@@ -353,21 +378,21 @@ enum pe_status pe_rotate(const struct pe_kernels *kernels, const pe_rotation *ho
     size_t bytes = 0;
     for (int i = 0; i < n_operands; i++) {
         if (pe_elements(operands[i].x) == 0) continue;
-        plan_operand(&plans[n_plans], how, rows, &operands[i]);
+        plan_operand(&plans[n_plans], &how, &rows, &operands[i]);
         streamed |= plans[n_plans++].stream;
         bytes += pe_elements(operands[i].x) * pe_itemsize(operands[i].x->dtype);
     }
     if (n_plans == 0) return PE_OK;
-    call.kernels = kernels, call.rows = rows, call.poll = poll, call.context = context, call.polled = 0;
+    call.kernels = kernels, call.rows = &rows, call.poll = poll, call.context = context, call.polled = 0;
     call.fetch = bytes > FETCH_BYTES;
-    size_t seq = (size_t)operands[0].x->shape[how->seq_axis];
-    size_t batch = rows->per_batch ? (size_t)operands[0].x->shape[0] : 1;
-    size_t tile_rows = pe_tile_rows(rows->dtype, rows->pairs);
-    for (call.first = 0; call.first < rows->pairs; call.first += PE_CHUNK_PAIRS) {
-        call.count = min_size(PE_CHUNK_PAIRS, rows->pairs - call.first);
+    call.seq = (size_t)operands[0].x->shape[how.seq_axis];
+    size_t batch = rows.per_batch ? (size_t)operands[0].x->shape[0] : 1;
+    size_t tile_rows = pe_tile_rows(rows.dtype, rows.pairs);
+    for (call.first = 0; call.first < rows.pairs; call.first += PE_CHUNK_PAIRS) {
+        call.count = min_size(PE_CHUNK_PAIRS, rows.pairs - call.first);
         for (size_t b = 0; b < batch; b++)
-            for (size_t j = 0; j < seq; j += tile_rows)
-                if (rotate_tile(&call, plans, n_plans, b, j, min_size(tile_rows, seq - j))) return PE_STOPPED;
+            for (size_t j = 0; j < call.seq; j += tile_rows)
+                if (rotate_tile(&call, plans, n_plans, b, j, min_size(tile_rows, call.seq - j))) return PE_STOPPED;
     }
     if (streamed) kernels->stream_end();
     return PE_OK;
