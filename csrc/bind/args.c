@@ -17,16 +17,14 @@ const char *pe_shape_text(const pe_view *v, char *buffer, size_t size) {
 
 /* ml_dtypes' bfloat16 is a user-defined type: known by its name, without linking to it, and then by its address */
 static bool is_bfloat16(pe_state *state, PyArray_Descr *descr) {
-    PyTypeObject *known = __atomic_load_n(&state->bfloat16, __ATOMIC_ACQUIRE);
+    PyTypeObject *known = PE_LOAD(&state->bfloat16);
     if (descr->typeobj == known) return true;
     if (known || !PyTypeNum_ISUSERDEF(descr->type_num) || PyDataType_ELSIZE(descr) != 2) return false;
     PyObject *name = PyObject_GetAttrString((PyObject *)descr->typeobj, "__name__");
     bool same = name && PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, "bfloat16") == 0;
     Py_XDECREF(name);
     PyErr_Clear();
-    if (same && __atomic_compare_exchange_n(&state->bfloat16, &known, descr->typeobj, false, __ATOMIC_ACQ_REL,
-                                            __ATOMIC_ACQUIRE))
-        Py_INCREF((PyObject *)descr->typeobj);
+    if (same && PE_SET_ONCE(&state->bfloat16, descr->typeobj)) Py_INCREF((PyObject *)descr->typeobj);
     return same;
 }
 

@@ -31,6 +31,20 @@ typedef struct {
 
 pe_state *pe_get_state(PyObject *module);
 
+/* Pointers that are written once, by whichever thread comes first. */
+#ifdef _MSC_VER
+#include <intrin.h>
+#define PE_LOAD(p)            (*(void *volatile *)(p))
+#define PE_SET_ONCE(p, value) (_InterlockedCompareExchangePointer((void *volatile *)(p), value, NULL) == NULL)
+#else
+#define PE_LOAD(p)            __atomic_load_n(p, __ATOMIC_ACQUIRE)
+#define PE_SET_ONCE(p, value) pe_set_once((void **)(p), value)
+static inline bool pe_set_once(void **p, void *value) {
+    void *expected = NULL;
+    return __atomic_compare_exchange_n(p, &expected, value, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
+#endif
+
 /* One array argument. `object` is borrowed; `owner` (may be NULL) is held while view is in use. */
 enum pe_kind { PE_KIND_NUMPY, PE_KIND_TORCH };
 enum { PE_DTYPE_INT32 = PE_DTYPES, PE_DTYPE_INT64, PE_DTYPE_OTHER };

@@ -74,7 +74,7 @@ static struct pe_torch *torch_look_up(PyObject *module) {
 
 /* NULL without an exception where torch has not been imported (or only half so far) */
 static struct pe_torch *find_torch(pe_state *state) {
-    struct pe_torch *known = __atomic_load_n(&state->torch, __ATOMIC_ACQUIRE);
+    struct pe_torch *known = PE_LOAD(&state->torch);
     if (known) return known;
     PyObject *name = PyUnicode_FromString("torch");
     PyObject *module = name ? PyImport_GetModule(name) : NULL;
@@ -83,10 +83,9 @@ static struct pe_torch *find_torch(pe_state *state) {
     Py_XDECREF(module);
     PyErr_Clear();
     if (torch == NULL) return NULL;
-    if (__atomic_compare_exchange_n(&state->torch, &known, torch, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-        return torch;
+    if (PE_SET_ONCE(&state->torch, torch)) return torch;
     torch_free(torch);
-    return known;
+    return PE_LOAD(&state->torch);
 }
 
 /* ---- guards ---- */

@@ -78,7 +78,7 @@ typedef struct {
     int axes;
     double fastest[PE_MAX_AXES]; /* largest |inv_freq| on each axis, see pe_frequencies_seal */
     double scale;                /* multiplies cos and sin */
-    bool as_float32; /* inv_freq holds float32 values and the angles are rounded to float32 (kernels.h) */
+    bool as_float32;             /* inv_freq holds float32 values and the angles are rounded to float32 (kernels.h) */
 } pe_frequencies;
 
 /* Rows of cosines and sines, made from positions (freq set) or taken from a ready table (freq NULL): row of (batch row, j)

@@ -10,7 +10,7 @@
 
 #include "posenc.h"
 
-enum { STAGE_BYTES = 16384, POLL_BYTES = 1 << 20, FETCH_BYTES = 256 << 10 };
+enum { STAGE_BYTES = 16384, POLL_BYTES = 1 << 20, FETCH_BYTES = 4 << 20 };
 
 struct axis {
     size_t n;
@@ -38,7 +38,7 @@ struct call {
     const pe_rows *rows;
     size_t seq;          /* length of the sequence */
     size_t first, count; /* pairs of this chunk */
-    bool fetch;          /* large enough to come from memory */
+    bool fetch;          /* large enough to come from memory; within the caches fetching only costs */
     struct pe_tile plain, sorted;
     pe_poll *poll;
     void *context;
