@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -139,7 +139,7 @@ def numpy_rotation(x: Floats, cos: Floats, sin: Floats) -> Floats:
     """Rotate with plain NumPy: x * cos + rotate_half(x) * sin."""
     half = x.shape[-1] // 2
     swapped = np.concatenate([-x[..., half:], x[..., :half]], -1)
-    return np.add(x * cos, swapped * sin, dtype=np.float32)
+    return cast(Floats, x * cos + swapped * sin)
 
 
 def measure_time(rope: Rope, real: Activations) -> dict[str, dict[str, float]]:
