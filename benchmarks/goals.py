@@ -1,0 +1,125 @@
+"""What posenc set out to reach, and whether a run reached it."""
+
+import fnmatch
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from benchmarks.harness import Result, Row, median, ratio
+
+TABLES, ROPE = "posenc, tables, in place", "posenc, Rope, in place"
+TABLES_GIVEN, ROPE_GIVEN = "posenc, tables, given", "posenc, Rope, given"
+TORCH, MADE = "posenc, Rope on torch tensors, in place", "posenc, rotary_table, given"
+SCALE, STREAM, FILL = "in-place scale", "copy, non-temporal stores", "fill"
+VLLM, GGML = "vLLM C++ operator, in place", "ggml, in place"
+EAGER, REWRITE = "transformers, new", "torch.compile of an in-place rewrite, in place"
+COMPILED = "transformers, torch.compile, new"
+ORT = ("onnxruntime, com.microsoft, given", "onnxruntime, ai.onnx 23, given")
+NUMBA = ("numba loop, in place", "numba loop, blocked, in place")
+COMPLEX, TORCHTUNE = "torch complex (Meta's), new", "torchtune, new"
+WITH_AVX512, WITHOUT = 2.5, 3.8
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A bound on mine / theirs, or on mine alone in microseconds where theirs is empty.
+
+    Attributes
+    ----------
+    benches : str
+        Names of benches, a shell pattern.
+    threads : tuple of int
+    mine, theirs : str
+        Labels of rows.
+    most : float
+        The bound; of mine / theirs.
+    """
+
+    benches: str
+    threads: tuple[int, ...]
+    mine: str
+    theirs: str
+    most: float
+
+
+def _against_limits() -> Iterator[Goal]:
+    f32 = "prefill-float32"
+    yield Goal(f"{f32}-half-*", (2,), TABLES, SCALE, 1.25)
+    yield Goal(f"{f32}-interleaved-BSHD", (2,), TABLES, SCALE, 1.25)
+    yield Goal(f"{f32}-interleaved-BHSD", (2,), TABLES, SCALE, 1.5)
+    yield Goal(f"{f32}-*", (1,), TABLES, SCALE, 1.4)
+    yield Goal("large-*", (1, 2), TABLES, SCALE, 1.4)
+    yield Goal(f"{f32}-*", (2,), ROPE, SCALE, 1.5)
+    yield Goal(f"{f32}-*", (1,), ROPE, SCALE, 1.55)
+    yield Goal("prefill-float16-half-*", (1, 2), TABLES, SCALE, 1.4)
+    yield Goal("prefill-float16-interleaved-*", (1, 2), TABLES, SCALE, 1.7)
+    yield Goal("prefill-bfloat16-*", (1, 2), TABLES, SCALE, 1.4)
+    yield Goal(f"{f32}-*", (1, 2), TABLES_GIVEN, STREAM, 1.2)
+    yield Goal("decode-*", (1, 2), ROPE, "", 1.2)
+    yield Goal("decode-*", (1, 2), TORCH, "", 1.8)
+    yield Goal("batched-float32-*", (1, 2), ROPE, SCALE, 1.3)
+
+
+def _against_peers() -> Iterator[Goal]:
+    both, f32 = (1, 2), "prefill-float32"
+    for numba in NUMBA:
+        yield Goal(f"{f32}-*", both, TABLES, numba, 1.1)
+    yield Goal(f"{f32}-*", both, TABLES, VLLM, 1.0)
+    yield Goal(f"{f32}-half-*", both, ROPE, GGML, 1 / 3)
+    yield Goal(f"{f32}-half-*", both, ROPE, COMPILED, 1 / 10)
+    yield Goal(f"{f32}-half-*", both, ROPE, EAGER, 1 / 25)
+    for ort in ORT:
+        yield Goal(f"{f32}-*", both, TABLES_GIVEN, ort, 1 / 2.5)
+    for dtype in ("float16", "bfloat16"):
+        yield Goal(f"prefill-{dtype}-*", both, TABLES, VLLM, 1 / 1.25)
+        yield Goal(f"prefill-{dtype}-*", both, TABLES, REWRITE, 1 / 9)
+    yield Goal(f"{f32}-interleaved-*", both, TABLES, COMPLEX, 1 / 5)
+    yield Goal(f"{f32}-interleaved-*", both, TABLES, TORCHTUNE, 1 / 25)
+
+
+def _tables(avx512: bool) -> Iterator[Goal]:
+    both = (1, 2)
+    yield Goal("table-*", both, MADE, FILL, WITH_AVX512 if avx512 else WITHOUT)
+    yield Goal("table-*", both, MADE, EAGER, 1 / 20)
+    yield Goal("table-*", both, MADE, COMPILED, 1 / 10)
+    yield Goal("table-*", both, MADE, "NumPy float32, given", 1 / 4)
+
+
+def goals(avx512: bool) -> list[Goal]:
+    """Return all goals."""
+    return [*_against_limits(), *_against_peers(), *_tables(avx512)]
+
+
+def _line(goal: Goal, result: Result, rows: dict[str, Row]) -> str:
+    mine = rows[goal.mine]
+    if not goal.theirs:
+        reached, bound = median(mine) * 1e6, f"at most {goal.most} us"
+        shown, met = f"{reached:.2f} us", reached <= goal.most
+    elif goal.most >= 1:
+        reached = ratio(mine, rows[goal.theirs])
+        bound, shown, met = f"at most {goal.most}x", f"{reached:.2f}x", reached <= goal.most
+    else:
+        reached = 1 / ratio(mine, rows[goal.theirs])
+        bound, shown = f"{1 / goal.most:.4g}x faster", f"{reached:.1f}x faster"
+        met = reached >= 1 / goal.most
+    against = f"{goal.mine} / {goal.theirs}" if goal.theirs else goal.mine
+    verdict = "met" if met else "**missed**"
+    return f"| {result.name} | {result.threads} | {against} | {bound} | {shown} | {verdict} |"
+
+
+def report(results: Iterable[Result], avx512: bool) -> str:
+    """Return a Markdown table of every goal whose rows were measured."""
+    lines = [
+        "| bench | threads | what | goal | reached | |",
+        "|---|---:|---|---|---:|---|",
+    ]
+    for result in results:
+        rows = {row.label: row for row in result.rows}
+        lines += [
+            _line(goal, result, rows)
+            for goal in goals(avx512)
+            if fnmatch.fnmatch(result.name, goal.benches)
+            and result.threads in goal.threads
+            and {goal.mine, goal.theirs or goal.mine} <= rows.keys()
+        ]
+    missed = sum("**missed**" in line for line in lines)
+    return "\n".join([f"{len(lines) - 2 - missed} met, {missed} missed.", "", *lines])
