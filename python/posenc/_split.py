@@ -1,4 +1,4 @@
-"""One large call becomes the same call on slices, for worker threads and for short waits on an interrupt.
+"""One large call becomes the same call on slices, for worker threads.
 
 C has checked the whole call before it comes here, so a slice cannot fail halfway.
 """
@@ -21,36 +21,38 @@ def cut(array: Any, axis: int, start: int, stop: int) -> Any:
 
 @dataclass(frozen=True)
 class Slices:
-    """How a call is cut: parts of `step` along an axis of `length`."""
+    """How a call is cut: `parts` along an axis of `length`."""
 
     axis: int
     length: int
-    parts: int
     along_seq: bool
+    threads: int
+    parts: int
 
     def run(self, call: Callable[[int, int], object]) -> None:
-        """Call `call(start, stop)` for every part, on as many threads as there are."""
+        """Call `call(start, stop)` for every part."""
         step = max(1, -(-self.length // self.parts))
         runtime.run_parts(
             lambda part: call(part * step, min((part + 1) * step, self.length)),
             -(-self.length // step),
-            runtime.get_num_threads(),
+            self.threads,
         )
 
 
-def count_parts(nbytes: int) -> int:
-    """Return how many parts a call of nbytes has: at least one per thread, none too large."""
-    return max(runtime.get_num_threads(), math.ceil(nbytes / runtime.SLICE_BYTES))
+def slices_of(axis: int, length: int, along_seq: bool, nbytes: int, threads: int) -> Slices:
+    """Cut into as many parts for each thread, none of them too large."""
+    each = math.ceil(nbytes / (threads * runtime.SLICE_BYTES))
+    return Slices(axis, length, along_seq, threads, threads * each)
 
 
-def plan(arrays: Sequence[Any], seq_axis: int, nbytes: int) -> Slices:
+def plan(arrays: Sequence[Any], seq_axis: int, nbytes: int, threads: int) -> Slices:
     """Cut along the sequence, or along the batch where that is longer and all arrays share it."""
     first = arrays[0]
     seq_axis %= first.ndim
     shared_batch = seq_axis > 0 and len({x.shape[0] for x in arrays}) == 1
     along_seq = not shared_batch or first.shape[seq_axis] >= first.shape[0]
     axis = seq_axis if along_seq else 0
-    return Slices(axis, first.shape[axis], count_parts(nbytes), along_seq)
+    return slices_of(axis, first.shape[axis], along_seq, nbytes, threads)
 
 
 def cut_positions(positions: Any, offset: Any, axes: int, along_seq: bool, start: int, stop: int) -> tuple[Any, Any]:
@@ -78,12 +80,15 @@ def _cut_offset(offset: Any, along_seq: bool, start: int, stop: int) -> Any:
 def rotate(
     spec: Any, axes: int, q: Any, k: Any, out: Any, positions: Any, offset: Any, seq_axis: int, nbytes: int
 ) -> Any:
-    """`_core.rotate`, in parts."""
+    """`_core.rotate`, in parts where there are threads for them."""
+    threads = runtime.get_num_threads()
+    if threads == 1:
+        return _core.rotate(spec, q, k, out, positions, offset, seq_axis, runtime.NEVER, False)
     inputs = [q] if k is None else [q, k]
     given = [None] * len(inputs) if out is None else [out] if k is None else list(out)
     outputs = [_core.empty_like(x) if y is None else y for x, y in zip(inputs, given, strict=True)]
     stream = nbytes > runtime.STREAM_BYTES
-    slices = plan(inputs, seq_axis, nbytes)
+    slices = plan(inputs, seq_axis, nbytes, threads)
 
     def part(start: int, stop: int) -> None:
         where, first = cut_positions(positions, offset, axes, slices.along_seq, start, stop)
@@ -109,10 +114,13 @@ def apply(
     how: tuple[int, int, bool],
     nbytes: int,
 ) -> Any:
-    """`_core.apply`, in parts; `how` is (layout, rotary_offset, conjugate)."""
+    """`_core.apply`, in parts where there are threads for them; `how` is (layout, rotary_offset, conjugate)."""
+    threads = runtime.get_num_threads()
+    if threads == 1:
+        return _core.apply(x, *tables, out, positions, offset, seq_axis, *how, runtime.NEVER, False)
     y = _core.empty_like(x) if out is None else out
     stream = nbytes > runtime.STREAM_BYTES
-    slices = plan([x], seq_axis, nbytes)
+    slices = plan([x], seq_axis, nbytes, threads)
 
     def part(start: int, stop: int) -> None:
         where, first = cut_positions(positions, offset, 1, slices.along_seq, start, stop)
@@ -127,7 +135,11 @@ def apply(
 
 
 def table(spec: Any, axes: int, positions: Any, wide: bool, out: Any, nbytes: int) -> tuple[Any, Any]:
-    """`_core.table`, in parts."""
+    """`_core.table`, in parts where there are threads for them."""
+    threads = runtime.get_num_threads()
+    if threads == 1:
+        cos, sin = _core.table(spec, positions, wide, out, runtime.NEVER, False)
+        return cos, sin
     if isinstance(positions, int):
         shape: tuple[int, ...] = (positions,)
     else:
@@ -144,5 +156,5 @@ def table(spec: Any, axes: int, positions: Any, wide: bool, out: Any, nbytes: in
         tables = (cut(out[0], -2, start, stop), cut(out[1], -2, start, stop))
         _core.table(spec, where, wide, tables, runtime.NEVER, stream)
 
-    Slices(-1, shape[-1], count_parts(nbytes), along_seq=True).run(part)
-    return tuple(out)
+    slices_of(-1, shape[-1], True, nbytes, threads).run(part)
+    return out[0], out[1]

@@ -21,7 +21,7 @@ SPLIT_BYTES = 4 << 20
 #: Results of more bytes than this are written past the caches; the same limit as in C, for the whole of a split call.
 STREAM_BYTES = 32 << 20
 #: A slice is at most this large, so that an interrupt never waits long for the slices under way.
-SLICE_BYTES = 8 << 20
+SLICE_BYTES = 16 << 20
 #: "Do not defer": no array is this large.
 NEVER = sys.maxsize
 
