@@ -116,8 +116,15 @@ def apply(
 ) -> Any:
     """`_core.apply`, in parts where there are threads for them; `how` is (layout, rotary_offset, conjugate)."""
     threads = runtime.get_num_threads()
+    layout, rotary_offset, conjugate = how
+
+    def call(x: Any, cos: Any, sin: Any, y: Any, where: Any, first: Any, stream: bool) -> Any:
+        return _core.apply(
+            x, cos, sin, y, where, first, seq_axis, layout, rotary_offset, conjugate, runtime.NEVER, stream
+        )
+
     if threads == 1:
-        return _core.apply(x, *tables, out, positions, offset, seq_axis, *how, runtime.NEVER, False)
+        return call(x, *tables, out, positions, offset, False)
     y = _core.empty_like(x) if out is None else out
     stream = nbytes > runtime.STREAM_BYTES
     slices = plan([x], seq_axis, nbytes, threads)
@@ -128,7 +135,7 @@ def apply(
         cos, sin = (t[start:stop] if rows else t for t, rows in zip(tables, per_row, strict=True))
         piece = cut(x, slices.axis, start, stop)
         result = piece if y is x else cut(y, slices.axis, start, stop)
-        _core.apply(piece, cos, sin, result, where, first, seq_axis, *how, runtime.NEVER, stream)
+        call(piece, cos, sin, result, where, first, stream)
 
     slices.run(part)
     return y
