@@ -60,6 +60,7 @@ void pe_inv_freq(double base, size_t rotary_dim, double *inv_freq) {
  * exponential are more than the final rounding to float32 can see. */
 void pe_inv_freq_float32(double base, size_t rotary_dim, double *inv_freq) {
     if (rotary_dim == 0) return;
+    base = (double)(float)base;
     dd x = root(base, rotary_dim), power = {1, 0};
     double log_base = log(base), r = (double)rotary_dim;
     for (size_t i = 0; i < rotary_dim / 2; i++) {

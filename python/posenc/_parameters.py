@@ -1,11 +1,16 @@
 """Checks of parameters: what was expected, what came."""
 
+from __future__ import annotations
+
 import math
-from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy.typing as npt
 
 MAX_AXES = 8
 

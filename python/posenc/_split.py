@@ -6,8 +6,7 @@ C has checked the whole call before it comes here, so a slice cannot fail halfwa
 import math
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,8 +18,7 @@ def cut(array: Any, axis: int, start: int, stop: int) -> Any:
     return array[(slice(None),) * (axis % array.ndim) + (slice(start, stop),)]
 
 
-@dataclass(frozen=True)
-class Slices:
+class Slices(NamedTuple):
     """How a call is cut: `parts` along an axis of `length`."""
 
     axis: int

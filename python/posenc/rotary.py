@@ -1,14 +1,18 @@
 """Rotate: RoPE over queries and keys, in every layout, for any positions."""
 
+from __future__ import annotations
+
 import math
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from posenc import _core, _split, runtime
 from posenc import _parameters as check
 from posenc.tables import LAYOUTS, PRECISIONS, make_table
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 _rotate = _core.rotate
 _SPLIT_BYTES = runtime.SPLIT_BYTES
@@ -277,7 +281,7 @@ class Rope:
         with np.errstate(divide="ignore"):
             return 2 * math.pi / np.abs(self._inv_freq)
 
-    def at(self, seq_len: int) -> "Rope":
+    def at(self, seq_len: int) -> Rope:
         """Return the fixed Rope of a sequence length, for scalings that depend on it; else this one.
 
         Parameters
@@ -323,7 +327,7 @@ class Rope:
             return fixed.table(positions, dtype=dtype, out=out)
         return make_table(self._spec, self.axes, positions, dtype, out)
 
-    def _replace(self, **changes: Any) -> "Rope":
+    def _replace(self, **changes: Any) -> Rope:
         return Rope(**{**self._arguments(), **changes})
 
     def _arguments(self) -> dict[str, Any]:

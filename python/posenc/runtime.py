@@ -12,7 +12,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 
 from posenc import _core
 
@@ -100,7 +99,8 @@ def _available_processors() -> int:
 def _cgroup_quota() -> int:
     """Return how many processors the cgroup's time quota amounts to."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()[:2]
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
+            quota, period = file.read().split()[:2]
         return max(1, round(int(quota) / int(period)))
     except (OSError, ValueError):
         return sys.maxsize

@@ -1,14 +1,18 @@
 """Tables of cosines and sines, and rotation by ready tables."""
 
+from __future__ import annotations
+
 import math
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from posenc import _core, _split, runtime
 from posenc import _parameters as check
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 #: layout -> the code of its forward rotation in C, and of its inverse
 LAYOUTS = {"half": (0, 0), "interleaved": (1, 1), "interleaved_to_half": (2, 3)}
