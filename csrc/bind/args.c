@@ -43,11 +43,16 @@ static int dtype_of(pe_state *state, PyArrayObject *array) {
     return is_bfloat16(state, PyArray_DESCR(array)) ? PE_BF16 : PE_DTYPE_OTHER;
 }
 
+/* what core has to know of an element is its size */
+enum pe_dtype pe_view_dtype(int dtype) {
+    return dtype < PE_DTYPES ? (enum pe_dtype)dtype : dtype == PE_DTYPE_INT32 ? PE_F32 : PE_F64;
+}
+
 static int view_ndarray(pe_state *state, PyArrayObject *array, const char *name, pe_array *a) {
     pe_view *v = &a->view;
     a->kind = PE_KIND_NUMPY;
     a->dtype = dtype_of(state, array);
-    if (a->dtype < PE_DTYPES) v->dtype = (enum pe_dtype)a->dtype;
+    v->dtype = pe_view_dtype(a->dtype);
     a->writable = PyArray_ISWRITEABLE(array);
     v->data = PyArray_BYTES(array);
     v->ndim = PyArray_NDIM(array);
@@ -80,10 +85,12 @@ static PyObject *import_dlpack(PyObject *object, const char *name) {
 }
 
 static int reject_masked(PyObject *object, const char *name) {
-    PyObject *type_name = PyObject_GetAttrString((PyObject *)Py_TYPE(object), "__name__");
-    bool masked = type_name && PyUnicode_CompareWithASCIIString(type_name, "MaskedArray") == 0;
-    Py_XDECREF(type_name);
-    if (!masked) return 0;
+    PyObject *module = PyImport_ImportModule("numpy.ma");
+    PyObject *type = module ? PyObject_GetAttrString(module, "MaskedArray") : NULL;
+    int masked = type ? PyObject_IsInstance(object, type) : -1;
+    Py_XDECREF(module);
+    Py_XDECREF(type);
+    if (masked <= 0) return masked;
     PyErr_Format(PyExc_TypeError, "%s is a masked array, whose mask would be ignored; pass %s.data or %s.filled()",
                  name, name, name);
     return -1;
@@ -106,12 +113,17 @@ int pe_array_any(pe_state *state, PyObject *object, const char *name, pe_array *
 int pe_array_float(pe_state *state, PyObject *object, const char *name, pe_array *a) {
     if (pe_array_any(state, object, name, a) < 0) return -1;
     if (a->dtype < PE_DTYPES) return 0;
-    PyObject *dtype = PyObject_GetAttrString(object, "dtype");
-    if (dtype == NULL) return -1;
-    PyErr_Format(PyExc_TypeError, "%s must be float32, float64, float16 or bfloat16 in native byte order, got %S", name,
-                 dtype);
-    Py_DECREF(dtype);
+    PyObject *dtype = pe_array_dtype(a);
+    if (dtype)
+        PyErr_Format(PyExc_TypeError, "%s must be float32, float64, float16 or bfloat16 in native byte order, got %S",
+                     name, dtype);
+    Py_XDECREF(dtype);
     return -1;
+}
+
+PyObject *pe_array_dtype(const pe_array *a) {
+    PyObject *array = a->kind == PE_KIND_NUMPY && a->owner ? a->owner : a->object;
+    return PyObject_GetAttrString(array, "dtype");
 }
 
 void pe_array_clear(pe_array *a) {
@@ -173,8 +185,12 @@ int pe_check_same_shape(const pe_array *a, const char *a_name, const pe_array *b
 }
 
 int pe_parse_seq_axis(PyObject *object, int ndim, const char *name, int *axis) {
-    Py_ssize_t value = PyNumber_AsSsize_t(object, PyExc_ValueError);
-    if (value == -1 && PyErr_Occurred()) return -1;
+    Py_ssize_t value = PyNumber_AsSsize_t(object, NULL); /* clipped: out of bounds either way */
+    if (value == -1 && PyErr_Occurred()) {
+        if (PyErr_ExceptionMatches(PyExc_TypeError))
+            PyErr_Format(PyExc_TypeError, "seq_axis must be an integer, got %R", object);
+        return -1;
+    }
     Py_ssize_t index = value < 0 ? value + ndim : value;
     if (index < 0 || index >= ndim) {
         PyErr_Format(PyExc_ValueError, "seq_axis %zd is out of bounds for %s with %d axes", value, name, ndim);

@@ -24,9 +24,9 @@ struct pe_torch;
 
 typedef struct {
     const struct pe_kernels *kernels;
-    struct pe_torch *torch;           /* written once, atomically */
-    PyTypeObject *bfloat16;           /* ml_dtypes' scalar type, written once, atomically */
-    PyObject *requires_grad, *is_neg; /* interned names */
+    struct pe_torch *torch;                           /* written once, atomically */
+    PyTypeObject *bfloat16;                           /* ml_dtypes' scalar type, written once, atomically */
+    PyObject *requires_grad, *is_neg, *current_level; /* interned names */
 } pe_state;
 
 pe_state *pe_get_state(PyObject *module);
@@ -59,6 +59,8 @@ typedef struct {
 int pe_array_any(pe_state *state, PyObject *object, const char *name, pe_array *a);   /* any dtype */
 int pe_array_float(pe_state *state, PyObject *object, const char *name, pe_array *a); /* the four float types */
 void pe_array_clear(pe_array *a);
+PyObject *pe_array_dtype(const pe_array *a); /* the Python object, for messages */
+enum pe_dtype pe_view_dtype(int dtype);
 
 /* tensor.c: 1 and filled if the object is a torch tensor, 0 if it is not one, -1 on error */
 int pe_tensor_view(pe_state *state, PyObject *object, const char *name, pe_array *a);
@@ -80,6 +82,9 @@ int pe_check_same_shape(const pe_array *a, const char *a_name, const pe_array *b
 typedef struct {
     pe_positions positions;
     bool per_batch, integral;
+    bool borrowed; /* read from the caller's own array, `array`, and not from a copy */
+    pe_array array;
+    const char *name;     /* "positions" or "offset" */
     ptrdiff_t seq, batch; /* shape of positions=; batch is -1 where it has no such axis */
     int64_t start;        /* the storage of a single offset */
     PyObject *owners[2];
@@ -90,6 +95,8 @@ int pe_parse_positions(pe_state *state, PyObject *positions, PyObject *offset, i
                        ptrdiff_t x_batch, pe_position_args *p);
 /* For tables: a number n means 0 .. n-1, an array may have any length and batch. */
 int pe_parse_table_positions(pe_state *state, PyObject *object, int axes, pe_position_args *p);
+/* An output that holds the positions would change them under way. */
+int pe_check_positions_disjoint(const pe_position_args *p, const pe_array *out, const char *out_name);
 void pe_positions_clear(pe_position_args *p);
 
 int pe_parse_seq_axis(PyObject *object, int ndim, const char *name, int *axis);

@@ -63,13 +63,15 @@ static int module_exec(PyObject *module) {
     if (PyArray_ImportNumPyAPI() < 0 || choose_kernels(state) < 0) return -1;
     state->requires_grad = PyUnicode_InternFromString("requires_grad");
     state->is_neg = PyUnicode_InternFromString("is_neg");
-    return state->requires_grad && state->is_neg ? 0 : -1;
+    state->current_level = PyUnicode_InternFromString("_current_level");
+    return state->requires_grad && state->is_neg && state->current_level ? 0 : -1;
 }
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     pe_state *state = pe_get_state(module);
     Py_VISIT(state->requires_grad);
     Py_VISIT(state->is_neg);
+    Py_VISIT(state->current_level);
     Py_VISIT((PyObject *)state->bfloat16);
     return 0;
 }
@@ -78,6 +80,7 @@ static int module_clear(PyObject *module) {
     pe_state *state = pe_get_state(module);
     Py_CLEAR(state->requires_grad);
     Py_CLEAR(state->is_neg);
+    Py_CLEAR(state->current_level);
     Py_CLEAR(state->bfloat16);
     pe_torch_clear(state);
     return 0;

@@ -6,6 +6,7 @@ void pe_operation_init(pe_operation *op, pe_state *state) {
     op->n = 0;
     op->have_y = false;
     for (int i = 0; i < 2; i++) op->x[i].owner = op->y[i].owner = op->results[i] = op->positions.owners[i] = NULL;
+    op->positions.borrowed = false;
 }
 
 void pe_operation_clear(pe_operation *op) {
@@ -135,6 +136,8 @@ int pe_operation_outputs(pe_operation *op, PyObject *out) {
     if (out == Py_None) return 0;
     op->have_y = true;
     if ((op->n == 2 ? parse_pair(op, out) : parse_output(op, 0, out, "out")) < 0) return -1;
+    for (int i = 0; i < op->n; i++)
+        if (pe_check_positions_disjoint(&op->positions, &op->y[i], op->y_name[i]) < 0) return -1;
     return check_in_place_move(op);
 }
 

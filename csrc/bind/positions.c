@@ -1,53 +1,67 @@
 /* positions= and offset=: any array-like in, one strided view out, and the shapes that mean something. */
 #include "args.h"
 
+/* unsigned 64-bit values as int64; those that do not fit are out of bounds anyway and stay so */
+static PyObject *convert_uint64(PyArrayObject *array) {
+    PyObject *copy =
+        PyArray_FromArray(array, PyArray_DescrFromType(NPY_UINT64), NPY_ARRAY_CARRAY | NPY_ARRAY_ENSURECOPY);
+    if (copy == NULL) return NULL;
+    uint64_t *values = PyArray_DATA((PyArrayObject *)copy);
+    for (npy_intp i = 0; i < PyArray_SIZE((PyArrayObject *)copy); i++)
+        if (values[i] > INT64_MAX) values[i] = INT64_MAX;
+    PyObject *result = PyArray_View((PyArrayObject *)copy, PyArray_DescrFromType(NPY_INT64), NULL);
+    Py_DECREF(copy);
+    return result;
+}
+
 /* int32, int64 and float64 arrays are read where they lie; everything else becomes a small int64 or float64 copy */
 static PyObject *convert(PyObject *object, const char *name) {
     PyArrayObject *array = (PyArrayObject *)PyArray_FromAny(object, NULL, 0, 0, 0, NULL);
     if (array == NULL) return NULL;
-    int type = PyArray_TYPE(array), wanted = -1;
-    if (PyArray_SIZE(array) == 0 || (PyArray_ISINTEGER(array) && type != NPY_ULONGLONG && type != NPY_ULONG))
-        wanted = NPY_INT64;
-    else if (PyArray_ISINTEGER(array) || type == NPY_FLOAT || type == NPY_DOUBLE)
-        wanted = NPY_FLOAT64; /* unsigned 64-bit values that matter are exact in float64 */
-    if (wanted < 0) {
+    PyObject *result = NULL;
+    int type = PyArray_TYPE(array), flags = NPY_ARRAY_CARRAY_RO | NPY_ARRAY_FORCECAST;
+    bool nothing = PyArray_SIZE(array) == 0 && type == NPY_DOUBLE; /* an empty list */
+    if (PyArray_ISUNSIGNED(array) && PyArray_ITEMSIZE(array) == 8)
+        result = convert_uint64(array);
+    else if (PyArray_ISINTEGER(array) || nothing)
+        result = PyArray_FromArray(array, PyArray_DescrFromType(NPY_INT64), flags);
+    else if (type == NPY_FLOAT || type == NPY_DOUBLE)
+        result = PyArray_FromArray(array, PyArray_DescrFromType(NPY_DOUBLE), flags);
+    else
         PyErr_Format(PyExc_TypeError, "%s must be integers, float32 or float64, got %S%s", name,
                      (PyObject *)PyArray_DESCR(array),
                      type == NPY_HALF ? " (half precision cannot count positions)" : "");
-        Py_DECREF(array);
-        return NULL;
-    }
-    PyObject *result =
-        PyArray_FromArray(array, PyArray_DescrFromType(wanted), NPY_ARRAY_CARRAY_RO | NPY_ARRAY_FORCECAST);
     Py_DECREF(array);
     return result;
 }
 
-/* a view of the object itself where its numbers can be read as they are, else of a converted copy held by *owner */
-static int view_numbers(pe_state *state, PyObject *object, const char *name, bool only_int64, pe_array *a,
-                        PyObject **owner) {
+/* p->array becomes a view of the object itself where its numbers can be read as they are, else of a converted copy */
+static int view_numbers(pe_state *state, PyObject *object, const char *name, bool only_int64, pe_position_args *p) {
+    pe_array *a = &p->array;
     bool tensor = false;
-    a->dtype = PE_DTYPE_OTHER;
+    a->dtype = PE_DTYPE_OTHER, a->owner = NULL;
+    p->name = name;
     if (PyArray_Check(object)) {
         if (PyArray_ISALIGNED((PyArrayObject *)object) && pe_array_any(state, object, name, a) < 0) return -1;
     } else {
         int found = pe_tensor_view(state, object, name, a);
         if (found < 0) return -1;
         tensor = found;
+        p->owners[0] = a->owner; /* what .numpy() gave, for an older torch */
     }
-    if (a->dtype == PE_DTYPE_INT64) return 0;
-    if (!only_int64 && (a->dtype == PE_DTYPE_INT32 || a->dtype == PE_F64)) return 0;
+    p->borrowed = a->dtype == PE_DTYPE_INT64 || (!only_int64 && (a->dtype == PE_DTYPE_INT32 || a->dtype == PE_F64));
+    if (p->borrowed) return 0;
     if (tensor && a->dtype == PE_BF16) {
         PyErr_Format(PyExc_TypeError,
-                     "%s must be integers, float32 or float64, got torch.bfloat16 (half precision "
-                     "cannot count positions)",
+                     "%s must be integers, float32 or float64, got torch.bfloat16 (half precision cannot "
+                     "count positions)",
                      name);
         return -1;
     }
     PyObject *source = tensor ? PyObject_CallMethod(object, "numpy", NULL) : Py_NewRef(object);
-    *owner = source ? convert(source, name) : NULL;
+    p->owners[1] = source ? convert(source, name) : NULL;
     Py_XDECREF(source);
-    return *owner == NULL ? -1 : pe_array_any(state, *owner, name, a);
+    return p->owners[1] == NULL ? -1 : pe_array_any(state, p->owners[1], name, a);
 }
 
 /* a batch axis of the positions: 1, or x's own */
@@ -73,9 +87,9 @@ static int use_batch_axis(const pe_array *a, int axis, ptrdiff_t x_batch, const 
 
 static int parse_array(pe_state *state, PyObject *object, int axes, ptrdiff_t seq, ptrdiff_t x_batch,
                        pe_position_args *p) {
-    pe_array a;
-    if (view_numbers(state, object, "positions", false, &a, &p->owners[0]) < 0) return -1;
-    const pe_view *v = &a.view;
+    if (view_numbers(state, object, "positions", false, p) < 0) return -1;
+    const pe_array *a = &p->array;
+    const pe_view *v = &a->view;
     int lead = axes > 1, ndim = v->ndim - lead;
     char text[256];
     if ((ndim != 1 && ndim != 2) || (seq >= 0 && v->shape[v->ndim - 1] != seq) || (lead && v->shape[0] != axes)) {
@@ -98,51 +112,53 @@ static int parse_array(pe_state *state, PyObject *object, int axes, ptrdiff_t se
                          seq, seq, text);
         return -1;
     }
-    p->integral = a.dtype != PE_F64;
+    p->integral = a->dtype != PE_F64;
     p->seq = v->shape[v->ndim - 1];
     p->batch = ndim == 2 ? v->shape[lead] : -1;
     if (seq < 0 && ndim == 2) x_batch = p->batch;
-    p->positions = (pe_positions){.kind = a.dtype == PE_DTYPE_INT32   ? PE_INT32
-                                          : a.dtype == PE_DTYPE_INT64 ? PE_INT64
-                                                                      : PE_FLOAT64,
+    p->positions = (pe_positions){.kind = a->dtype == PE_DTYPE_INT32   ? PE_INT32
+                                          : a->dtype == PE_DTYPE_INT64 ? PE_INT64
+                                                                       : PE_FLOAT64,
                                   .data = v->data,
                                   .axis_stride = lead ? v->stride[0] : 0,
                                   .stride = v->stride[v->ndim - 1]};
-    return ndim == 2 ? use_batch_axis(&a, lead, x_batch, "positions", p) : 0;
+    return ndim == 2 ? use_batch_axis(a, lead, x_batch, "positions", p) : 0;
 }
 
 static int parse_offset(pe_state *state, PyObject *object, ptrdiff_t x_batch, pe_position_args *p) {
     p->integral = true;
     p->positions = (pe_positions){.kind = PE_RANGE, .data = (const char *)&p->start};
     if (PyIndex_Check(object) && !(PyArray_Check(object) && PyArray_NDIM((PyArrayObject *)object) > 0)) {
-        p->start =
-            PyLong_CheckExact(object) ? PyLong_AsLongLong(object) : PyNumber_AsSsize_t(object, PyExc_OverflowError);
+        p->start = PyNumber_AsSsize_t(object, NULL); /* clipped: out of bounds either way */
         if (p->start != -1 || !PyErr_Occurred()) return 0;
-        if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
-            PyErr_Clear();
-            return pe_raise_status(PE_POSITION);
-        }
-        PyErr_Clear(); /* a tensor of several elements has __index__ too, which refuses */
+        /* a tensor has __index__ too, which refuses for several elements and without memory */
+        if (!PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_RuntimeError)) return -1;
+        PyErr_Clear();
     }
-    pe_array a;
-    if (view_numbers(state, object, "offset", true, &a, &p->owners[1]) < 0) return -1;
+    if (view_numbers(state, object, "offset", true, p) < 0) return -1;
+    const pe_array *a = &p->array;
     char text[256];
-    if (a.dtype != PE_DTYPE_INT64 || a.view.ndim != 1) {
-        PyErr_Format(a.dtype == PE_DTYPE_INT64 ? PyExc_ValueError : PyExc_TypeError,
+    if (a->dtype != PE_DTYPE_INT64 || a->view.ndim != 1) {
+        bool integers = a->dtype == PE_DTYPE_INT64;
+        PyErr_Format(integers ? PyExc_ValueError : PyExc_TypeError,
                      "offset must be an integer or one integer per batch row, shape (batch,), got %s of shape %s; "
                      "fractional positions go through positions=",
-                     a.dtype == PE_DTYPE_INT64 ? "integers" : "floats", pe_shape_text(&a.view, text, sizeof text));
+                     integers ? "integers" : "floats", pe_shape_text(&a->view, text, sizeof text));
         return -1;
     }
-    p->positions.data = a.view.data;
-    return use_batch_axis(&a, 0, x_batch, "offset", p);
+    p->positions.data = a->view.data;
+    return use_batch_axis(a, 0, x_batch, "offset", p);
+}
+
+static void begin(pe_position_args *p) {
+    p->owners[0] = p->owners[1] = NULL;
+    p->per_batch = p->borrowed = false;
+    p->start = 0;
 }
 
 int pe_parse_positions(pe_state *state, PyObject *positions, PyObject *offset, int axes, ptrdiff_t seq,
                        ptrdiff_t x_batch, pe_position_args *p) {
-    p->owners[0] = p->owners[1] = NULL;
-    p->per_batch = false;
-    p->start = 0;
+    begin(p);
     if (positions == Py_None) return parse_offset(state, offset, x_batch, p);
     int given = 1;
     if (PyLong_CheckExact(offset)) {
@@ -157,15 +173,17 @@ int pe_parse_positions(pe_state *state, PyObject *positions, PyObject *offset, i
     return parse_array(state, positions, axes, seq, x_batch, p);
 }
 
+int pe_check_positions_disjoint(const pe_position_args *p, const pe_array *out, const char *out_name) {
+    return p->borrowed ? pe_check_disjoint(out, out_name, &p->array, p->name) : 0;
+}
+
 void pe_positions_clear(pe_position_args *p) {
     Py_CLEAR(p->owners[0]);
     Py_CLEAR(p->owners[1]);
 }
 
 int pe_parse_table_positions(pe_state *state, PyObject *object, int axes, pe_position_args *p) {
-    p->owners[0] = p->owners[1] = NULL;
-    p->per_batch = false;
-    p->start = 0;
+    begin(p);
     if (!PyLong_Check(object)) return parse_array(state, object, axes, -1, -1, p);
     p->seq = PyLong_AsSsize_t(object);
     p->batch = -1;

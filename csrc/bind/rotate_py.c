@@ -42,7 +42,7 @@ static int parse_table(pe_operation *op, PyObject *object, const char *name, pe_
     if (pe_array_any(op->state, object, name, table) < 0) return -1;
     int wanted = op->x[0].dtype == PE_F64 ? PE_F64 : PE_F32;
     if (table->dtype != wanted) {
-        PyObject *dtype = PyObject_GetAttrString(object, "dtype");
+        PyObject *dtype = pe_array_dtype(table);
         if (dtype)
             PyErr_Format(PyExc_TypeError,
                          "%s must be %s for this x (half-width tables are float32, and float64 for float64 "
@@ -65,9 +65,9 @@ static ptrdiff_t table_batch(const pe_operation *op, const pe_view *v) {
 
 /* how many elements a table of `pairs` rotates must fit behind rotary_offset; one more only as the zero of an odd head */
 static int check_width(const pe_operation *op, size_t pairs) {
-    size_t end = op->how.rotary_offset + 2 * pairs;
-    bool odd = op->how.rotary_offset == 0 && end == op->head_dim + 1;
-    if (pairs > 0 && (end <= op->head_dim || odd)) return 0;
+    size_t from = op->how.rotary_offset;
+    bool odd = from == 0 && 2 * pairs == op->head_dim + 1;
+    if (pairs > 0 && from <= op->head_dim && (2 * pairs <= op->head_dim - from || odd)) return 0;
     PyErr_Format(PyExc_ValueError,
                  "cos and sin of width %zu rotate %zu elements from rotary_offset %zu on, but head_dim is "
                  "%zu; tables are half width, one column per pair",
@@ -130,9 +130,10 @@ static int use_tables(pe_operation *op, pe_array tables[2], PyObject *positions,
     if (check_table_rows(op, (size_t)cos->shape[row]) < 0) return -1;
     if (op->rows.positions.kind == PE_RANGE &&
         !op->positions.per_batch) { /* consecutive rows: the table from there on */
+        ptrdiff_t start = (ptrdiff_t)*(const int64_t *)op->rows.positions.data;
         op->rows.by_position = false;
-        op->rows.cos += (ptrdiff_t)op->positions.start * op->rows.cos_row;
-        op->rows.sin += (ptrdiff_t)op->positions.start * op->rows.sin_row;
+        op->rows.cos += start * op->rows.cos_row;
+        op->rows.sin += start * op->rows.sin_row;
     }
     return 0;
 }

@@ -62,6 +62,7 @@ static int parse_tables(table_call *call, PyObject *out) {
         if (call->results[i] == NULL) return -1;
         if (pe_array_any(call->state, call->results[i], out_name[i], &call->out[i]) < 0) return -1;
         if (check_table(call, i) < 0) return -1;
+        if (pe_check_positions_disjoint(&call->positions, &call->out[i], out_name[i]) < 0) return -1;
     }
     return pe_check_disjoint(&call->out[0], out_name[0], &call->out[1], out_name[1]);
 }

@@ -11,7 +11,7 @@
 
 struct pe_torch {
     PyTypeObject *tensor, *parameter;
-    PyObject *increment_version, *empty_like, *bfloat16, *int16;
+    PyObject *increment_version, *empty_like, *bfloat16, *int16, *forward_ad;
     const dl_exchange_api *api; /* NULL for an older torch */
 };
 
@@ -23,6 +23,7 @@ static void torch_free(struct pe_torch *torch) {
     Py_XDECREF(torch->empty_like);
     Py_XDECREF(torch->bfloat16);
     Py_XDECREF(torch->int16);
+    Py_XDECREF(torch->forward_ad);
     PyMem_Free(torch);
 }
 
@@ -63,8 +64,9 @@ static struct pe_torch *torch_look_up(PyObject *module) {
     torch->empty_like = attribute(module, (const char *[]){"empty_like", NULL});
     torch->bfloat16 = attribute(module, (const char *[]){"bfloat16", NULL});
     torch->int16 = attribute(module, (const char *[]){"int16", NULL});
+    torch->forward_ad = attribute(module, (const char *[]){"autograd", "forward_ad", NULL});
     if (torch->tensor && torch->parameter && torch->increment_version && torch->empty_like && torch->bfloat16 &&
-        torch->int16) {
+        torch->int16 && torch->forward_ad) {
         torch->api = exchange_api(torch->tensor);
         return torch;
     }
@@ -101,6 +103,21 @@ static int reject(const char *name, const char *what) {
     return -1;
 }
 
+/* Forward-mode gradients hang on a tensor unseen; they exist only within a dual level, whose number torch keeps here. */
+static int has_tangent(pe_state *state, const struct pe_torch *torch, PyObject *object) {
+    PyObject *level = PyObject_GetAttr(torch->forward_ad, state->current_level);
+    long number = level && PyLong_Check(level) ? PyLong_AsLong(level) : -1;
+    Py_XDECREF(level);
+    PyErr_Clear();
+    if (number < 0) return 0;
+    PyObject *dual = PyObject_CallMethod(torch->forward_ad, "unpack_dual", "O", object);
+    PyObject *tangent = dual ? PyObject_GetAttrString(dual, "tangent") : NULL;
+    Py_XDECREF(dual);
+    int found = tangent ? tangent != Py_None : -1;
+    Py_XDECREF(tangent);
+    return found;
+}
+
 static int guard(pe_state *state, const struct pe_torch *torch, PyObject *object, const char *name) {
     PyTypeObject *type = Py_TYPE(object);
     if (type != torch->tensor && type != torch->parameter) {
@@ -111,6 +128,7 @@ static int guard(pe_state *state, const struct pe_torch *torch, PyObject *object
         return -1;
     }
     int truth = is_true(PyObject_GetAttr(object, state->requires_grad));
+    if (truth == 0) truth = has_tangent(state, torch, object);
     if (truth < 0) return -1;
     if (truth) return reject(name, "requires grad, which this call would not record; pass its .detach()");
     truth = is_true(PyObject_CallMethodObjArgs(object, state->is_neg, NULL));
@@ -119,14 +137,25 @@ static int guard(pe_state *state, const struct pe_torch *torch, PyObject *object
     return 0;
 }
 
-static int reject_device(PyObject *object, const char *name) {
+/* why torch would not show its memory: where it lies, how it is laid out, or what stands for it */
+static int reject_memory(PyObject *object, const char *name) {
     PyErr_Clear();
     PyObject *device = PyObject_GetAttrString(object, "device"), *layout = PyObject_GetAttrString(object, "layout");
-    if (device && layout)
-        PyErr_Format(PyExc_TypeError, "%s must be a dense torch tensor in CPU memory, got device %S, layout %S", name,
-                     device, layout);
+    PyObject *place = device ? PyObject_Str(device) : NULL, *form = layout ? PyObject_Str(layout) : NULL;
+    if (place && form) {
+        if (PyUnicode_CompareWithASCIIString(place, "cpu") == 0 &&
+            PyUnicode_CompareWithASCIIString(form, "torch.strided") == 0)
+            reject(name,
+                   "must be a dense torch tensor of its own; this one is quantized, nested, or inside a function "
+                   "transform such as vmap");
+        else
+            PyErr_Format(PyExc_TypeError, "%s must be a dense torch tensor in CPU memory, got device %S, layout %S",
+                         name, place, form);
+    }
     Py_XDECREF(device);
     Py_XDECREF(layout);
+    Py_XDECREF(place);
+    Py_XDECREF(form);
     return -1;
 }
 
@@ -147,9 +176,9 @@ static int dtype_of(const dl_tensor *t) {
 
 static int view_by_exchange(const dl_exchange_api *api, PyObject *object, const char *name, pe_array *a) {
     dl_tensor t;
-    if (api->tensor_from_object(object, &t) != 0) return reject_device(object, name);
+    if (api->tensor_from_object(object, &t) != 0) return reject_memory(object, name);
     if (t.device.type != DL_CPU && t.device.type != DL_CUDA_HOST && t.device.type != DL_ROCM_HOST)
-        return reject_device(object, name);
+        return reject_memory(object, name);
     if (t.ndim > PE_MAX_DIM) {
         PyErr_Format(PyExc_ValueError, "%s must have at most %d axes, got %d", name, PE_MAX_DIM, (int)t.ndim);
         return -1;
@@ -157,7 +186,7 @@ static int view_by_exchange(const dl_exchange_api *api, PyObject *object, const 
     pe_view *v = &a->view;
     ptrdiff_t size = t.dtype.bits / 8, contiguous = size;
     a->dtype = dtype_of(&t);
-    if (a->dtype < PE_DTYPES) v->dtype = (enum pe_dtype)a->dtype;
+    v->dtype = pe_view_dtype(a->dtype);
     v->data = (char *)t.data + t.byte_offset;
     v->ndim = t.ndim;
     size_t elements = 1;
@@ -168,8 +197,10 @@ static int view_by_exchange(const dl_exchange_api *api, PyObject *object, const 
         elements *= (size_t)v->shape[i];
     }
     if (t.data == NULL && elements > 0) return reject(name, "has no memory of its own (a fake or meta tensor)");
-    if (size && (uintptr_t)v->data % (uintptr_t)size)
-        return reject(name, "is not aligned to its element size; pass a copy");
+    if (size && (uintptr_t)v->data % (uintptr_t)size) {
+        PyErr_Format(PyExc_ValueError, "%s is not aligned to its element size; pass a copy", name);
+        return -1;
+    }
     return 0;
 }
 
@@ -181,7 +212,7 @@ static int view_by_numpy(pe_state *state, const struct pe_torch *torch, PyObject
     PyObject *array = source ? PyObject_CallMethod(source, "numpy", NULL) : NULL;
     Py_XDECREF(dtype);
     Py_XDECREF(source);
-    if (array == NULL) return reject_device(object, name);
+    if (array == NULL) return reject_memory(object, name);
     int failed = PyArray_Check(array) ? pe_array_any(state, array, name, a) : -1;
     a->object = object;
     a->owner = array;
@@ -205,7 +236,10 @@ int pe_tensor_view(pe_state *state, PyObject *object, const char *name, pe_array
 /* ---- results ---- */
 
 PyObject *pe_tensor_like(pe_state *state, PyObject *tensor) {
-    return PyObject_CallFunctionObjArgs(find_torch(state)->empty_like, tensor, NULL);
+    PyObject *result = PyObject_CallFunctionObjArgs(find_torch(state)->empty_like, tensor, NULL);
+    if (result == NULL && PyErr_ExceptionMatches(PyExc_AssertionError)) /* a fake mode that does not know this tensor */
+        PyErr_SetString(PyExc_TypeError, "torch makes no new tensor like the input in this mode; pass out=");
+    return result;
 }
 
 /* Autograd compares version counters to notice that a saved tensor was written. Inference tensors have none. */

@@ -46,7 +46,7 @@ size_t pe_elements(const pe_view *v); /* shapes whose product overflows are neve
 
 /* ---- frequencies.c ---- */
 
-/* inv_freq[i] = the float64 nearest to base**(-2i/rotary_dim), i < rotary_dim/2. base finite and > 0, rotary_dim even. */
+/* inv_freq[i] = the float64 nearest to base**(-2i/rotary_dim), i < rotary_dim/2. 1e-300 <= base <= 1e300, rotary_dim even. */
 void pe_inv_freq(double base, size_t rotary_dim, double *inv_freq);
 
 /* The float32 recipe of model code, 1 / base**(2i/rotary_dim) with base and every step rounded to float32 and the power

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,56 +16,107 @@ if TYPE_CHECKING:
 MAX_AXES = 8
 
 
-def integer(name: str, value: Any, least: int) -> int:
-    """Return value as an int of at least `least`."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """Return value as an int of at least `least`, and at most `most`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
         raise TypeError(f"{name} must be an integer, got {value!r}")
-    number = int(value.__index__())
     if number < least:
         raise ValueError(f"{name} must be at least {least}, got {number}")
+    if most is not None and number > most:
+        raise ValueError(f"{name} must be at most {most}, got {number}")
     return number
 
 
 def choice(name: str, value: Any, choices: Iterable[str]) -> str:
     """Return value if it is one of the names."""
     names = list(choices)
-    if value not in names:
+    if not isinstance(value, str) or value not in names:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, names))}, got {value!r}")
-    return str(value)
+    return value
+
+
+def finite(name: str, value: Any, what: str = "finite") -> float:
+    """Return a number as a finite float."""
+    try:
+        number = None if isinstance(value, str) else float(value)
+    except TypeError:
+        number = None
+    except OverflowError:
+        number = math.inf
+    if number is None:
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be {what}, got {value!r}")
+    return number
 
 
 def positive(name: str, value: Any) -> float:
-    """Return value as a positive, finite float."""
-    number = float(value)
-    if not (math.isfinite(number) and number > 0):
+    """Return a number as a positive, finite float."""
+    number = finite(name, value, "positive and finite")
+    if number <= 0:
         raise ValueError(f"{name} must be positive and finite, got {value!r}")
     return number
 
 
+def base(value: Any) -> float:
+    """Return a base of frequencies; beyond these bounds parts of their low words would underflow."""
+    number = positive("base", value)
+    if not 1e-300 <= number <= 1e300:
+        raise ValueError(f"base must lie between 1e-300 and 1e300, got {value!r}")
+    return number
+
+
+def scaling(value: Any) -> Any:
+    """Return a frequency scaling, or None."""
+    if value is None or (hasattr(value, "frequencies") and hasattr(value, "depends_on_length")):
+        return value
+    raise TypeError(f"scaling must be None or a scaling of posenc.scaling, got {value!r}")
+
+
+def plain_array(name: str, value: Any) -> npt.NDArray[Any]:
+    """Return a copy as an array, from NumPy, torch or a list."""
+    if hasattr(value, "detach"):  # a torch buffer or parameter
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be ignored; pass {name}.data or {name}.filled()")
+    return np.array(value)
+
+
 def frequencies(inv_freq: Any) -> npt.NDArray[np.float64]:
-    """Return a float64 copy of inverse frequencies, from NumPy, torch or a list."""
-    if hasattr(inv_freq, "detach"):  # a torch buffer or parameter
-        inv_freq = inv_freq.detach().cpu().numpy()
-    array = np.array(inv_freq)
+    """Return a float64 copy of inverse frequencies."""
+    array = plain_array("inv_freq", inv_freq)
     if array.ndim != 1 or not len(array):
         raise ValueError(f"inv_freq must have shape (rotary_dim/2,), got {array.shape}")
     if array.dtype.kind not in "fiu" or array.dtype.itemsize < 4:
         raise TypeError(f"inv_freq must be float32 or float64, got {array.dtype}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"inv_freq must be finite, got {array[~np.isfinite(array)][0]}")
-    return array.astype(np.float64)
+    return _cast_finite(array, np.float64)
 
 
 def rounded(inv_freq: npt.NDArray[np.float64], precision: str) -> npt.NDArray[np.float64]:
     """Return the frequencies as a precision uses them."""
-    return inv_freq.astype(np.float32).astype(np.float64) if precision == "float32" else inv_freq
+    if precision != "float32":
+        return inv_freq
+    return _cast_finite(inv_freq, np.float32).astype(np.float64)
+
+
+def _cast_finite(array: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    with np.errstate(over="ignore"):
+        result = array.astype(dtype)
+    if not np.isfinite(result).all():
+        where = " in float32" if dtype is np.float32 else ""
+        raise ValueError(f"inv_freq must be finite{where}, got {array[~np.isfinite(result)][0]}")
+    return result
 
 
 def axes_of(axis_of_freq: Any, pairs: int) -> npt.NDArray[np.int64] | None:
     """Return a checked int64 copy, or None."""
     if axis_of_freq is None:
         return None
-    array = np.array(axis_of_freq)
+    array = plain_array("axis_of_freq", axis_of_freq)
     if array.shape != (pairs,):
         raise ValueError(f"axis_of_freq must have shape ({pairs},), got {array.shape}")
     if array.dtype.kind not in "iu":
@@ -116,5 +168,8 @@ def sequence_length(seq_len: Any, positions: Any, offset: Any, seq: int) -> int:
     """Return seq_len, or the largest position of a call plus one."""
     if seq_len is not None:
         return integer("seq_len", seq_len, 1)
-    largest = np.max(np.asarray(offset)) + seq - 1 if positions is None else np.max(np.asarray(positions), initial=0)
-    return max(1, math.floor(float(largest)) + 1)
+    if positions is None:
+        largest = float(np.max(np.asarray(offset, np.float64))) + seq - 1
+    else:
+        largest = float(np.max(np.asarray(positions, np.float64), initial=0))
+    return max(1, math.floor(largest) + 1)

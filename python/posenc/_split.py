@@ -18,6 +18,11 @@ def cut(array: Any, axis: int, start: int, stop: int) -> Any:
     return array[(slice(None),) * (axis % array.ndim) + (slice(start, stop),)]
 
 
+def sliceable(array: Any) -> Any:
+    """Return what can be sliced: the array, or NumPy's view of one that only has __dlpack__."""
+    return array if hasattr(array, "ndim") else np.from_dlpack(array)
+
+
 class Slices(NamedTuple):
     """How a call is cut: `parts` along an axis of `length`."""
 
@@ -68,7 +73,7 @@ def _cut_offset(offset: Any, along_seq: bool, start: int, stop: int) -> Any:
     try:
         single = operator.index(offset)
     except TypeError:
-        rows = np.asarray(offset)
+        rows = np.asarray(offset, np.int64)  # sums of narrow integers would wrap
         if along_seq:
             return rows + start
         return rows[start:stop] if len(rows) > 1 else rows
@@ -86,14 +91,15 @@ def rotate(
     given = [None] * len(inputs) if out is None else [out] if k is None else list(out)
     outputs = [_core.empty_like(x) if y is None else y for x, y in zip(inputs, given, strict=True)]
     stream = nbytes > runtime.STREAM_BYTES
-    slices = plan(inputs, seq_axis, nbytes, threads)
+    sources, targets = [sliceable(x) for x in inputs], [sliceable(y) for y in outputs]
+    slices = plan(sources, seq_axis, nbytes, threads)
 
     def part(start: int, stop: int) -> None:
         where, first = cut_positions(positions, offset, axes, slices.along_seq, start, stop)
-        xs = [cut(x, slices.axis, start, stop) for x in inputs]
+        xs = [cut(x, slices.axis, start, stop) for x in sources]
         ys = [
-            piece if y is x else cut(y, slices.axis, start, stop)
-            for piece, x, y in zip(xs, inputs, outputs, strict=True)
+            piece if y is x else cut(target, slices.axis, start, stop)
+            for piece, x, y, target in zip(xs, inputs, outputs, targets, strict=True)
         ]
         second, results = (None, ys[0]) if k is None else (xs[1], ys)
         _core.rotate(spec, xs[0], second, results, where, first, seq_axis, runtime.NEVER, stream)
@@ -125,14 +131,16 @@ def apply(
         return call(x, *tables, out, positions, offset, False)
     y = _core.empty_like(x) if out is None else out
     stream = nbytes > runtime.STREAM_BYTES
-    slices = plan([x], seq_axis, nbytes, threads)
+    source, target = sliceable(x), sliceable(y)
+    tables = (sliceable(tables[0]), sliceable(tables[1]))
+    slices = plan([source], seq_axis, nbytes, threads)
 
     def part(start: int, stop: int) -> None:
         where, first = cut_positions(positions, offset, 1, slices.along_seq, start, stop)
         per_row = [not slices.along_seq and t.ndim == 3 and t.shape[0] > 1 for t in tables]
         cos, sin = (t[start:stop] if rows else t for t, rows in zip(tables, per_row, strict=True))
-        piece = cut(x, slices.axis, start, stop)
-        result = piece if y is x else cut(y, slices.axis, start, stop)
+        piece = cut(source, slices.axis, start, stop)
+        result = piece if y is x else cut(target, slices.axis, start, stop)
         call(piece, cos, sin, result, where, first, stream)
 
     slices.run(part)

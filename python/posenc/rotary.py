@@ -144,11 +144,11 @@ class Rope:
             raise ValueError("inv_freq excludes base and scaling: it says all that they would")
         given = None if inv_freq is None else check.frequencies(inv_freq)
         own = {
-            "head_dim": check.integer("head_dim", head_dim, 1),
+            "head_dim": check.integer("head_dim", head_dim, 1, most=1 << 48),
             "layout": check.choice("layout", layout, LAYOUTS),
-            "base": check.positive("base", base) if given is None else None,
+            "base": check.base(base) if given is None else None,
             "rotary_offset": check.integer("rotary_offset", rotary_offset, 0),
-            "scaling": scaling,
+            "scaling": check.scaling(scaling),
             "precision": check.choice("precision", precision, PRECISIONS),
             "_varies": scaling is not None and bool(scaling.depends_on_length),
         }
@@ -249,16 +249,9 @@ class Rope:
             For a read-only `out`.
         """
         if self._varies:
+            _rotate(self._spec, q, k, out, positions, offset, seq_axis, 0, False)  # checks, and defers all work
             rope = self.at(check.sequence_length(seq_len, positions, offset, q.shape[seq_axis]))
-            return rope(
-                q,
-                k,
-                positions=positions,
-                offset=offset,
-                seq_axis=seq_axis,
-                inverse=inverse,
-                out=out,
-            )
+            return rope(q, k, positions=positions, offset=offset, seq_axis=seq_axis, inverse=inverse, out=out)
         spec = self._inverse_spec if inverse else self._spec
         result = _rotate(spec, q, k, out, positions, offset, seq_axis, _SPLIT_BYTES, False)
         if type(result) is int:
@@ -322,6 +315,7 @@ class Rope:
         ((4096, 64), 'float32')
         """
         if self._varies:
+            _core.table(self._spec, positions, check.is_float64(dtype), out, 0, False)  # checks, and defers all work
             largest = positions - 1 if isinstance(positions, int) else positions
             fixed = self.at(check.sequence_length(None, largest, 0, 0))
             return fixed.table(positions, dtype=dtype, out=out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -67,15 +66,15 @@ def rotary_table(
     """
     inv_freq = check.rounded(check.frequencies(inv_freq), check.choice("precision", precision, PRECISIONS))
     axes_of = check.axes_of(axis_of_freq, len(inv_freq))
-    if not math.isfinite(scale):
-        raise ValueError(f"scale must be finite, got {scale}")
-    spec = _core.spec(inv_freq, axes_of, 0, 2 * len(inv_freq), 0, float(scale), precision == "float32")
+    spec = _core.spec(inv_freq, axes_of, 0, 2 * len(inv_freq), 0, check.finite("scale", scale), precision == "float32")
     return make_table(spec, check.count_axes(axes_of), positions, dtype, out)
 
 
 def make_table(spec: Any, axes: int, positions: Any, dtype: npt.DTypeLike, out: Any) -> tuple[Any, Any]:
     """Return (cos, sin) of a spec, in the kind of the positions."""
     wide = check.is_float64(dtype)
+    if isinstance(positions, np.integer):
+        positions = int(positions)
     result = _core.table(spec, positions, wide, out, runtime.SPLIT_BYTES, False)
     if type(result) is int:
         result = _split.table(spec, axes, positions, wide, out, result)
@@ -148,7 +147,7 @@ def apply_rotary_emb(
     True
     """
     code = LAYOUTS[check.choice("layout", layout, LAYOUTS)][0]
-    how = (code, check.integer("rotary_offset", rotary_offset, 0), bool(conjugate))
+    how = (code, check.integer("rotary_offset", rotary_offset, 0, most=(1 << 63) - 1), bool(conjugate))
     result = _core.apply(x, cos, sin, out, positions, offset, seq_axis, *how, runtime.SPLIT_BYTES, False)
     if type(result) is int:
         return _split.apply(x, (cos, sin), out, positions, offset, seq_axis, how, result)

@@ -48,6 +48,8 @@ def permute_rotary_weights(
     >>> posenc.permute_rotary_weights(np.arange(8), num_heads=2)
     array([0, 2, 1, 3, 4, 6, 5, 7])
     """
+    if not hasattr(weight, "ndim"):
+        raise TypeError(f"weight must be a NumPy array or a torch tensor, got {type(weight)}")
     num_heads = check.integer("num_heads", num_heads, 1)
     for name, layout in (("source", source), ("target", target)):
         check.choice(name, layout, ("interleaved", "half"))
