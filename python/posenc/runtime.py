@@ -5,6 +5,7 @@ run; C releases the GIL, so they run side by side. Same bits for any number of t
 depends on its own inputs alone. A forked child (a data-loader worker) has no workers and runs serially.
 """
 
+import atexit
 import functools
 import os
 import queue
@@ -25,9 +26,9 @@ SLICE_BYTES = 16 << 20
 NEVER = sys.maxsize
 
 _requested: int | None = None
-_forked = False
-_tasks: "queue.SimpleQueue[_Job]" = queue.SimpleQueue()
-_workers = 0
+_serial = False  # in a forked child, and once the interpreter ends
+_tasks: "queue.SimpleQueue[_Job | None]" = queue.SimpleQueue()
+_workers: list[threading.Thread] = []
 _workers_lock = threading.Lock()
 
 
@@ -73,7 +74,7 @@ def get_num_threads() -> int:
     int
         At least 1.
     """
-    if _forked:
+    if _serial:
         return 1
     if _requested is not None:
         return _requested
@@ -126,86 +127,113 @@ def show_runtime() -> None:
 
 
 class _Job:
-    """Parts of one call, claimed one by one by whoever is free."""
+    """Parts of one call, claimed one by one by whoever is free.
+
+    Only the workers' parts are counted: the caller knows its own, and an interrupt may strike it anywhere.
+    """
 
     def __init__(self, run: Callable[[int], object], parts: int) -> None:
         self._run = run
         self._parts = deque(range(parts))
-        self._in_flight = 0
         self._lock = threading.Lock()
-        self._finished = threading.Event()
+        self._busy = 0
+        self._idle = threading.Event()
+        self._idle.set()
         self.error: BaseException | None = None
 
     def work(self) -> None:
-        while True:
-            with self._lock:
-                if not self._parts:
-                    return
-                part = self._parts.popleft()
-                self._in_flight += 1
-            error = None
+        """Do parts until none are left, in the caller's thread."""
+        while (part := self._claim(0)) is not None:
+            self._run(part)
+
+    def help(self) -> None:
+        """Do parts until none are left, in a worker; an exception is kept for the caller and ends the job."""
+        while (part := self._claim(1)) is not None:
             try:
                 self._run(part)
-            except BaseException as e:  # handed to the caller, in its own thread
-                error = e
-            with self._lock:
-                self._in_flight -= 1
-                if error is not None:
-                    self.error = self.error or error
-                    self._parts.clear()
-                if not self._parts and not self._in_flight:
-                    self._finished.set()
+            except BaseException as error:
+                self.error = self.error or error
+                self.cancel()
+            finally:
+                with self._lock:
+                    self._busy -= 1
+                    if not self._busy:
+                        self._idle.set()
 
-    def join(self) -> None:
-        """Wait for the parts under way; on an interrupt start no others, wait all the same, and raise it."""
-        try:
-            self._finished.wait()
-        except BaseException:
-            with self._lock:
-                self._parts.clear()
-                under_way = self._in_flight
-            if under_way:
-                self._finished.wait()
-            raise
-        if self.error is not None:
-            raise self.error
+    def _claim(self, busy: int) -> int | None:
+        with self._lock:
+            if not self._parts:
+                return None
+            self._busy += busy
+            if busy:
+                self._idle.clear()
+            return self._parts.popleft()
+
+    def cancel(self) -> None:
+        """Let nobody start another part."""
+        self._parts.clear()
+
+    def wait(self) -> None:
+        """Return when no worker is at a part."""
+        self._idle.wait()
 
 
 def run_parts(run: Callable[[int], object], parts: int, threads: int) -> None:
     """Call run(0) .. run(parts - 1), on this thread and up to threads - 1 workers.
 
-    Returns when all are done. The first exception is raised here, after those under way have ended; no others are
-    started.
+    Returns when all are done. On an exception, here or in a worker, or an interrupt, no other part is started, those
+    under way are waited for, and it is raised.
     """
     job = _Job(run, parts)
-    helpers = min(threads, parts) - 1
-    _start_workers(helpers)
-    for _ in range(helpers):
-        _tasks.put(job)
-    job.work()
-    job.join()
+    try:
+        helpers = min(threads, parts) - 1
+        _start_workers(helpers)
+        for _ in range(helpers):
+            _tasks.put(job)
+        job.work()
+        job.wait()
+    except BaseException:
+        job.cancel()
+        job.wait()
+        raise
+    if job.error is not None:
+        raise job.error
 
 
 def _start_workers(wanted: int) -> None:
-    global _workers
-    if _workers >= wanted:
+    if len(_workers) >= wanted:
         return
     with _workers_lock:
-        while _workers < wanted:
-            threading.Thread(target=_serve, args=(_tasks,), daemon=True, name="posenc").start()
-            _workers += 1
+        if not _workers:
+            atexit.register(_stop_workers)
+        while len(_workers) < wanted:
+            worker = threading.Thread(target=_serve, args=(_tasks,), daemon=True, name="posenc")
+            worker.start()
+            _workers.append(worker)
 
 
-def _serve(tasks: "queue.SimpleQueue[_Job]") -> None:
-    while True:
-        tasks.get().work()
+def _serve(tasks: "queue.SimpleQueue[_Job | None]") -> None:
+    while (job := tasks.get()) is not None:
+        job.help()
+        del job  # and with it the last reference to the call's arrays, perhaps
+
+
+def _stop_workers() -> None:
+    """End the workers before the interpreter does: one stopped inside a C++ destructor would take the process along."""
+    global _serial
+    _serial = True
+    for _ in _workers:
+        _tasks.put(None)
+    for worker in _workers:
+        worker.join()
+    _workers.clear()
 
 
 def _after_fork_in_child() -> None:
     """Forget the workers, which stayed in the parent, and whatever state their locks were in."""
-    global _forked, _workers, _tasks, _workers_lock
-    _forked = True
-    _workers = 0
+    global _serial, _workers, _tasks, _workers_lock
+    _serial = True
+    _workers = []
     _tasks = queue.SimpleQueue()
     _workers_lock = threading.Lock()
 
