@@ -38,11 +38,6 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line(f"random seed: POSENC_TEST_SEED={SEED}")
 
 
-def known_bug(reason: str) -> pytest.MarkDecorator:
-    """Mark a test of what the product should do and does not do yet; the fix must remove the mark."""
-    return pytest.mark.xfail(strict=True, reason=reason)
-
-
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """Return a generator of its own for every test, so that a test alone draws what it drew in the whole suite."""

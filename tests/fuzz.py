@@ -37,7 +37,7 @@ TORCH_FLOATS = ("float32", "float64", "float16", "bfloat16")
 LAYOUTS = ("half", "interleaved", "interleaved_to_half")
 HEAD_DIMS = (1, 2, 3, 4, 6, 7, 8, 16, 17, 30, 64, 66)
 DOCUMENTED = (TypeError, ValueError, IndexError, BufferError)
-CALLS_OF_A_SCENE = 250
+CALLS_OF_A_SCENE = 500
 NOISE = np.random.default_rng(0).standard_normal(1 << 16)
 
 
@@ -624,7 +624,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--checked", type=float, default=0.02, help="fraction of the calls that is looked at closely")
+    parser.add_argument("--checked", type=float, default=0.01, help="fraction of the calls that is looked at closely")
     parser.add_argument("--trace", action="store_true", help="print each call before it is made")
     options = parser.parse_args()
     print(f"{options.calls} calls, seed {options.seed}", flush=True)

@@ -539,9 +539,11 @@ def test_messages_of_function_transforms(name: str) -> None:
 
 
 def test_a_plain_tensor_in_fake_mode() -> None:
+    """The mode answers every torch operation, even one that looks at memory: only the refusal itself is seen here."""
     x = torch.ones(SHAPE)
-    with FakeTensorMode():
-        assert_refused(TypeError, "", lambda: ROPE(x), x)
+    with FakeTensorMode(), pytest.raises(TypeError, match=r"pass out=|FakeTensor"):
+        ROPE(x)
+    assert (x == 1).all()
 
 
 def test_uint64_rows() -> None:

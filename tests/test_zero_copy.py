@@ -72,7 +72,7 @@ def test_the_instruments_see_a_copy() -> None:
     for copy in (x.copy, lambda: posenc.Rope(128, layout="half")(x)):
         traced, most = peaks(copy)
         assert traced >= BYTES
-        assert most >= BYTES - RESIDENT_SLACK
+        assert most >= BYTES // 2  # sampled: the peak itself can be missed
 
 
 VIEWS: dict[str, Callable[[], np.ndarray]] = {

@@ -29,7 +29,6 @@ _requested: int | None = None
 _serial = False  # in a forked child, and once the interpreter ends
 _tasks: "queue.SimpleQueue[_Job | None]" = queue.SimpleQueue()
 _workers: list[threading.Thread] = []
-_workers_lock = threading.Lock()
 
 
 def set_num_threads(n: int | None) -> None:
@@ -129,45 +128,49 @@ def show_runtime() -> None:
 class _Job:
     """Parts of one call, claimed one by one by whoever is free.
 
-    Only the workers' parts are counted: the caller knows its own, and an interrupt may strike it anywhere.
+    An interrupt can strike the caller at any line, even between a lock and its release. So the caller takes no lock: it
+    claims by an atomic popleft, and only the workers, which no interrupt reaches, count themselves.
     """
 
     def __init__(self, run: Callable[[int], object], parts: int) -> None:
         self._run = run
         self._parts = deque(range(parts))
-        self._lock = threading.Lock()
+        self._count_lock = threading.Lock()
         self._busy = 0
         self._idle = threading.Event()
         self._idle.set()
         self.error: BaseException | None = None
 
     def work(self) -> None:
-        """Do parts until none are left, in the caller's thread."""
-        while (part := self._claim(0)) is not None:
+        """Do parts until none are left."""
+        while True:
+            try:
+                part = self._parts.popleft()
+            except IndexError:
+                return
             self._run(part)
 
     def help(self) -> None:
-        """Do parts until none are left, in a worker; an exception is kept for the caller and ends the job."""
-        while (part := self._claim(1)) is not None:
-            try:
-                self._run(part)
-            except BaseException as error:
-                self.error = self.error or error
-                self.cancel()
-            finally:
-                with self._lock:
-                    self._busy -= 1
-                    if not self._busy:
-                        self._idle.set()
+        """Do parts until none are left, in a worker; an exception is kept for the caller and ends the job.
 
-    def _claim(self, busy: int) -> int | None:
-        with self._lock:
-            if not self._parts:
-                return None
-            self._busy += busy
-            if busy:
+        A worker counts as busy before it claims: one that comes after the last part, or after cancel, finds nothing.
+        """
+        self._count(1)
+        try:
+            self.work()
+        except BaseException as error:
+            self.error = self.error or error
+            self.cancel()
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._count_lock:
+            self._busy += change
+            if self._busy:
                 self._idle.clear()
-            return self._parts.popleft()
+            else:
+                self._idle.set()
 
     def cancel(self) -> None:
         """Let nobody start another part."""
@@ -201,41 +204,38 @@ def run_parts(run: Callable[[int], object], parts: int, threads: int) -> None:
 
 
 def _start_workers(wanted: int) -> None:
-    if len(_workers) >= wanted:
-        return
-    with _workers_lock:
-        if not _workers:
-            atexit.register(_stop_workers)
-        while len(_workers) < wanted:
-            worker = threading.Thread(target=_serve, args=(_tasks,), daemon=True, name="posenc")
-            worker.start()
-            _workers.append(worker)
+    """Start what is missing; two callers at once may start a few more than that, which then wait with the others."""
+    if wanted > 0 and not _workers:
+        atexit.register(_stop_workers)
+    while len(_workers) < wanted:
+        worker = threading.Thread(target=_serve, args=(_tasks,), daemon=True, name="posenc")
+        worker.start()
+        _workers.append(worker)
 
 
 def _serve(tasks: "queue.SimpleQueue[_Job | None]") -> None:
     while (job := tasks.get()) is not None:
         job.help()
         del job  # and with it the last reference to the call's arrays, perhaps
+    tasks.put(None)  # for the next worker, counted or not: an interrupt can strike between a start and its count
 
 
 def _stop_workers() -> None:
     """End the workers before the interpreter does: one stopped inside a C++ destructor would take the process along."""
     global _serial
     _serial = True
-    for _ in _workers:
-        _tasks.put(None)
+    _tasks.put(None)
     for worker in _workers:
         worker.join()
     _workers.clear()
 
 
 def _after_fork_in_child() -> None:
-    """Forget the workers, which stayed in the parent, and whatever state their locks were in."""
-    global _serial, _workers, _tasks, _workers_lock
+    """Forget the workers, which stayed in the parent, and their queue, in whatever state it was."""
+    global _serial, _workers, _tasks
     _serial = True
     _workers = []
     _tasks = queue.SimpleQueue()
-    _workers_lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
