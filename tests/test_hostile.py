@@ -1096,3 +1096,10 @@ def test_large_arrays_through_dlpack() -> None:
     wrapped = Wrapped(x)
     assert rope(wrapped, out=wrapped) is wrapped
     assert_same_bits(x, expected)
+
+
+def test_scalings_that_ask_for_the_length_through_dlpack(arrays: Arrays) -> None:
+    """The length is that of the imported array."""
+    dynamic = arrays.names()["dynamic"]
+    for how in ({}, {"seq_axis": 1}, {"offset": [3, 4]}, {"seq_len": 9}):
+        assert_same_bits(dynamic(Wrapped(arrays.x), **how), dynamic(arrays.x, **how))

@@ -253,6 +253,24 @@ def test_axes_of_position_views(rng: np.random.Generator) -> None:
     assert_same_bits(rope(x, positions=spread), rope(x, positions=np.ascontiguousarray(spread)))
 
 
+def test_garbage_strides_of_every_argument(rng: np.random.Generator) -> None:
+    """No address is ever made with them: a sanitizer that watches pointers sees it (negative ones: they wrap)."""
+    rope, row = posenc.Rope(64, layout="half"), 64 * 4
+    x = as_strided(noise(rng, (16, 1024, 64), np.float32), (16, 1, 1024, 64), (1024 * row, -GARBAGE, row, 4))
+    for axis in range(3):  # large enough to be fetched ahead
+        assert_same_bits(rope(x, seq_axis=axis), rope(x.copy(), seq_axis=axis))
+    cos, sin = rope.table(1)
+    out = [as_strided(np.empty(64, np.float32)[32:], (1, 32), (-GARBAGE, stride)) for stride in (4, -4)]
+    rope.table(1, out=out)
+    assert_same_bits(out[0], cos)
+    assert_same_bits(out[1], sin)
+    one = as_strided(np.ones(8, np.float32), (8, 1), (4, -GARBAGE))
+    turned = posenc.apply_rotary_emb(x[:, 0, :8], one, -one, layout="interleaved", rotary_offset=62)
+    assert_same_bits(turned[..., :62], x[:, 0, :8, :62])
+    none, table = np.ones((3, 0, 64), np.float32), as_strided(cos, cos.shape, (-GARBAGE, 4))
+    assert posenc.apply_rotary_emb(none, table, table, layout="half", offset=2**60).shape == none.shape
+
+
 # ---- q and k inside one array ----
 
 

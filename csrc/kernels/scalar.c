@@ -167,9 +167,14 @@ PE_FN D d_fnma(D x, D y, D z) {
     D r;
     LANES(DL, fma(-x.v[i], y.v[i], z.v[i]));
 }
+/* volatile: GCC 12's vectoriser of straight-line code drops this rounding where the result is rounded once more */
+PE_FN double round_f32(double x) {
+    volatile float rounded = (float)x;
+    return (double)rounded;
+}
 PE_FN D d_round_f32(D x) {
     D r;
-    LANES(DL, (double)(float)x.v[i]);
+    LANES(DL, round_f32(x.v[i]));
 }
 PE_FN D d_swap(D x) {
     D r;

@@ -250,7 +250,7 @@ class Rope:
         """
         if self._varies:
             _rotate(self._spec, q, k, out, positions, offset, seq_axis, 0, False)  # checks, and defers all work
-            rope = self.at(check.sequence_length(seq_len, positions, offset, q.shape[seq_axis]))
+            rope = self.at(check.sequence_length(seq_len, positions, offset, _split.sliceable(q).shape[seq_axis]))
             return rope(q, k, positions=positions, offset=offset, seq_axis=seq_axis, inverse=inverse, out=out)
         spec = self._inverse_spec if inverse else self._spec
         result = _rotate(spec, q, k, out, positions, offset, seq_axis, _SPLIT_BYTES, False)

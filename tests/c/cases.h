@@ -1,8 +1,8 @@
 /* Calls of the core that its contract allows, drawn from a seed or from a fuzzer's bytes, and what each must do.
  *
- * Every array is drawn as it may come: any order of axes, gaps, negative strides, zero strides where it is only read, axes
- * of length 1 with meaningless strides; and lies against a page that traps. The expected result is made head by head,
- * pair by pair, in memory beside it, gaps included.
+ * Every array is drawn as it may come: any order of axes, gaps, negative strides, zero strides where it is only read,
+ * axes of length 1 with meaningless strides; and lies against a page that traps. The expected result is made head by
+ * head, pair by pair, in memory beside it, gaps included.
  */
 #ifndef POSENC_TESTS_CASES_H
 #define POSENC_TESTS_CASES_H

@@ -75,8 +75,8 @@ static inline bool is_nan(uint64_t bits, enum pe_dtype dtype) {
 
 /* ---- numbers to test with ---- */
 
-/* UNIT: below 1 in size, no surprises. FINITE: every finite number alike, subnormals too. SPECIAL: every fourth a zero, an
- * infinity, a NaN or an end of the range. ANY: all bit patterns. */
+/* UNIT: below 1 in size, no surprises. FINITE: every finite number alike, subnormals too. SPECIAL: every fourth a zero,
+ * an infinity, a NaN or an end of the range. ANY: all bit patterns. */
 enum values { UNIT, FINITE, SPECIAL, ANY, VALUES };
 static const char *const values_name[VALUES] = {"below 1", "finite", "special", "any bits"};
 
@@ -145,8 +145,8 @@ static inline uint64_t narrow(float x, enum pe_dtype dtype) {
     return dtype == PE_F16 ? pe_f16_from_float(x) : pe_bf16_from_float(x);
 }
 
-/* a' = a*cos - b*sin, b' = b*cos + a*sin; cos and sin point to float64 for float64 elements, else to float32. Each product
- * has a variable of its own: where C evaluates float in a wider type (FLT_EVAL_METHOD), storing rounds it. */
+/* a' = a*cos - b*sin, b' = b*cos + a*sin; cos and sin point to float64 for float64 elements, else to float32. Each
+ * product has a variable of its own: where C evaluates float in a wider type (FLT_EVAL_METHOD), storing rounds it. */
 static inline void turn(enum pe_dtype dtype, const void *a, const void *b, const void *cos, const void *sin,
                         uint64_t *first, uint64_t *second) {
     if (dtype == PE_F64) {
