@@ -9,6 +9,12 @@
 #include "half.h"
 #include "kernels.h"
 
+/* GCC 12's vectoriser of straight-line code changes numbers: it drops a rounding to float32 that is followed by another, and
+ * fuses multiply and alternating add and subtract in spite of -ffp-contract=off. */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("no-tree-slp-vectorize")
+#endif
+
 #define PE_FN       PE_INLINE
 #define PE_KERNEL   static
 #define PE_KERNELS  pe_kernels_scalar
@@ -167,14 +173,9 @@ PE_FN D d_fnma(D x, D y, D z) {
     D r;
     LANES(DL, fma(-x.v[i], y.v[i], z.v[i]));
 }
-/* volatile: GCC 12's vectoriser of straight-line code drops this rounding where the result is rounded once more */
-PE_FN double round_f32(double x) {
-    volatile float rounded = (float)x;
-    return (double)rounded;
-}
 PE_FN D d_round_f32(D x) {
     D r;
-    LANES(DL, round_f32(x.v[i]));
+    LANES(DL, (double)(float)x.v[i]);
 }
 PE_FN D d_swap(D x) {
     D r;

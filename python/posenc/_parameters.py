@@ -80,7 +80,10 @@ def scaling(value: Any) -> Any:
 def plain_array(name: str, value: Any) -> npt.NDArray[Any]:
     """Return a copy as an array, from NumPy, torch or a list."""
     if hasattr(value, "detach"):  # a torch buffer or parameter
-        value = value.detach().cpu().numpy()
+        try:
+            value = value.detach().cpu().resolve_conj().resolve_neg().numpy()
+        except (RuntimeError, TypeError) as error:
+            raise TypeError(f"{name} is a tensor that NumPy cannot read: {error}") from None
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be ignored; pass {name}.data or {name}.filled()")
     return np.array(value)

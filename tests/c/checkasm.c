@@ -3,9 +3,10 @@
  *     checkasm [--seed N] [--level NAME] [--most PAIRS] [--bench]
  *
  * A rotation must equal the loop over pairs that the papers write; a row of cosines and sines must equal the scalar
- * level's, made one pair at a time; bit for bit, but any NaN for a NaN. Every number of pairs from 0 to 257 (--most) is tried with
- * each way to lie in memory, between pages that trap; nothing outside the stated elements may change. What a kernel may
- * be asked is written in csrc/kernels/kernels.h. The first failures are printed with all that it takes to repeat them.
+ * level's, made one pair at a time; bit for bit, but any NaN for a NaN. Every number of pairs from 0 to 257 (--most) is
+ * tried with each way to lie in memory, between pages that trap; nothing outside the stated elements may change. What a
+ * kernel may be asked is written in csrc/kernels/kernels.h. The first failures are printed with all that it takes to
+ * repeat them.
  * Prints one hash of the results for each level: the same on every level and every processor.
  */
 #include "guard.h"
