@@ -35,6 +35,17 @@ static PyObject *convert(PyObject *object, const char *name) {
     return result;
 }
 
+/* a tensor that NumPy cannot have: bfloat16, complex with its conjugation pending */
+static int reject_tensor(PyObject *tensor, const char *name, bool bfloat16) {
+    PyErr_Clear();
+    PyObject *dtype = PyObject_GetAttrString(tensor, "dtype");
+    if (dtype)
+        PyErr_Format(PyExc_TypeError, "%s must be integers, float32 or float64, got %S%s", name, dtype,
+                     bfloat16 ? " (half precision cannot count positions)" : "");
+    Py_XDECREF(dtype);
+    return -1;
+}
+
 /* p->array becomes a view of the object itself where its numbers can be read as they are, else of a converted copy */
 static int view_numbers(pe_state *state, PyObject *object, const char *name, bool only_int64, pe_position_args *p) {
     pe_array *a = &p->array;
@@ -51,16 +62,10 @@ static int view_numbers(pe_state *state, PyObject *object, const char *name, boo
     }
     p->borrowed = a->dtype == PE_DTYPE_INT64 || (!only_int64 && (a->dtype == PE_DTYPE_INT32 || a->dtype == PE_F64));
     if (p->borrowed) return 0;
-    if (tensor && a->dtype == PE_BF16) {
-        PyErr_Format(PyExc_TypeError,
-                     "%s must be integers, float32 or float64, got torch.bfloat16 (half precision cannot "
-                     "count positions)",
-                     name);
-        return -1;
-    }
     PyObject *source = tensor ? PyObject_CallMethod(object, "numpy", NULL) : Py_NewRef(object);
-    p->owners[1] = source ? convert(source, name) : NULL;
-    Py_XDECREF(source);
+    if (source == NULL) return reject_tensor(object, name, a->dtype == PE_BF16);
+    p->owners[1] = convert(source, name);
+    Py_DECREF(source);
     return p->owners[1] == NULL ? -1 : pe_array_any(state, p->owners[1], name, a);
 }
 

@@ -43,7 +43,7 @@ def finite(name: str, value: Any, what: str = "finite") -> float:
     """Return a number as a finite float."""
     try:
         number = None if isinstance(value, str) else float(value)
-    except TypeError:
+    except (TypeError, ValueError, RuntimeError):  # the last from a tensor of several elements
         number = None
     except OverflowError:
         number = math.inf

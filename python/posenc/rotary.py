@@ -140,7 +140,7 @@ class Rope:
         axis_of_freq: npt.ArrayLike | None = None,
         precision: str = "exact",
     ) -> None:
-        if inv_freq is not None and (scaling is not None or base != 10000.0):
+        if inv_freq is not None and (scaling is not None or not isinstance(base, (int, float)) or base != 10000.0):
             raise ValueError("inv_freq excludes base and scaling: it says all that they would")
         given = None if inv_freq is None else check.frequencies(inv_freq)
         own = {
