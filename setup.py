@@ -24,7 +24,8 @@ WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wvla", "-Wformat=2", "-Wstrict-pro
 HARDENING = ["-fstack-protector-strong", "-D_FORTIFY_SOURCE=2", "-fvisibility=hidden"]
 FLAGS = {
     # -O3 by ourselves: some Pythons hand extensions -O2, which costs a factor of 3. Contraction changes bits.
-    "unix": ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", *WARNINGS, *HARDENING],
+    # No debug information: it would name the build's temporary folders, and two builds would differ.
+    "unix": ["-std=c11", "-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", *WARNINGS, *HARDENING],
     "msvc": ["/std:c11", "/O2", "/fp:precise", "/W3"],
 }
 LINK = {
