@@ -208,12 +208,13 @@ static void put_rows(const struct pe_kernels *kernels, const pe_view *out, size_
     size_t size = pe_itemsize(out->dtype), bytes = count * size;
     char *to = out->data + (ptrdiff_t)batch * out->stride[0] + (ptrdiff_t)j * out->stride[1] +
                (ptrdiff_t)first * out->stride[2];
-    if (stream && out->stride[1] == (ptrdiff_t)bytes) {
+    bool contiguous = out->stride[2] == (ptrdiff_t)size;
+    if (stream && contiguous && out->stride[1] == (ptrdiff_t)bytes) {
         kernels->stream(to, rows, n * bytes);
         return;
     }
     for (size_t i = 0; i < n; i++, to += out->stride[1], rows += bytes) {
-        if (out->stride[2] == (ptrdiff_t)size)
+        if (contiguous)
             memcpy(to, rows, bytes);
         else
             for (size_t k = 0; k < count; k++) memcpy(to + (ptrdiff_t)k * out->stride[2], rows + k * size, size);
