@@ -362,7 +362,7 @@ print("outside", flush=True)
 def test_guard_pages_bite(side: str) -> None:
     """One byte too far is a segmentation fault, else the tests above would prove nothing."""
     child = run_child(TOUCH, side, Path(__file__).parent)
-    assert child.returncode < 0
+    assert child.returncode != 0  # a signal, or what a sanitizer makes of it
     assert child.stdout.split() == ["inside"]
 
 

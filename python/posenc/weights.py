@@ -66,4 +66,8 @@ def permute_rotary_weights(
         by_pair = (-1, 2) if source == "interleaved" else (2, -1)
         rows[:width] = rows[:width].reshape(by_pair).T.ravel()
     order = (np.arange(num_heads)[:, None] * head_dim + rows).ravel()
-    return weight[order]
+    try:
+        return weight[order]
+    except RuntimeError as error:  # torch: sparse, quantized, ..
+        reason = str(error).splitlines()[0]
+        raise TypeError(f"weight must be a dense array whose rows can be reordered: {reason}") from None
