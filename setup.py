@@ -50,6 +50,8 @@ class BuildExt(build_ext):
                 checks = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"]
                 flags += [*checks, "-O1", "-g", "-fno-omit-frame-pointer", "-U_FORTIFY_SOURCE"]
                 link += checks
+            # some Pythons hand extensions their own library folder, which no wheel may name
+            self.compiler.linker_so = [w for w in self.compiler.linker_so if not w.startswith("-Wl,-rpath")]
         for extension in self.extensions:
             extension.extra_compile_args = flags
             extension.extra_link_args = link
@@ -64,6 +66,7 @@ setup(
             depends=sorted(glob("csrc/*/*.h")),
             include_dirs=[numpy.get_include()],
             define_macros=LIMITED_API,
+            libraries=[] if sys.platform == "win32" else ["m"],
             py_limited_api=not FREE_THREADED,
         )
     ],

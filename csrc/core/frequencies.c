@@ -69,7 +69,7 @@ void pe_inv_freq_float32(double base, size_t rotary_dim, double *inv_freq) {
         dd up = dd_reciprocal(power);
         dd value = dd_sum(up.high, up.low + up.high * (step + step * step / 2));
         float rounded = (float)value.high;
-        inv_freq[i] = (double)(1.0f / rounded);
+        inv_freq[i] = (double)(float)(1.0f / rounded);
         power = dd_mul(power, x);
     }
 }

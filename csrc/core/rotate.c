@@ -374,7 +374,7 @@ enum pe_status pe_rotate(const struct pe_kernels *kernels, const pe_rotation *gi
     struct plan plans[2];
     struct call call;
     int n_plans = 0;
-    bool streamed = false;
+    bool streamed = false, stopped = false;
     size_t bytes = 0;
     for (int i = 0; i < n_operands; i++) {
         if (pe_elements(operands[i].x) == 0) continue;
@@ -388,12 +388,12 @@ enum pe_status pe_rotate(const struct pe_kernels *kernels, const pe_rotation *gi
     call.seq = (size_t)operands[0].x->shape[how.seq_axis];
     size_t batch = rows.per_batch ? (size_t)operands[0].x->shape[0] : 1;
     size_t tile_rows = pe_tile_rows(rows.dtype, rows.pairs);
-    for (call.first = 0; call.first < rows.pairs; call.first += PE_CHUNK_PAIRS) {
+    for (call.first = 0; call.first < rows.pairs && !stopped; call.first += PE_CHUNK_PAIRS) {
         call.count = min_size(PE_CHUNK_PAIRS, rows.pairs - call.first);
-        for (size_t b = 0; b < batch; b++)
-            for (size_t j = 0; j < call.seq; j += tile_rows)
-                if (rotate_tile(&call, plans, n_plans, b, j, min_size(tile_rows, call.seq - j))) return PE_STOPPED;
+        for (size_t b = 0; b < batch && !stopped; b++)
+            for (size_t j = 0; j < call.seq && !stopped; j += tile_rows)
+                if (rotate_tile(&call, plans, n_plans, b, j, min_size(tile_rows, call.seq - j))) stopped = true;
     }
     if (streamed) kernels->stream_end();
-    return PE_OK;
+    return stopped ? PE_STOPPED : PE_OK;
 }

@@ -248,7 +248,10 @@ enum pe_status pe_table(const struct pe_kernels *kernels, const pe_frequencies *
                 polled += 2 * n * count * size;
                 if (poll && polled >= 1 << 20) {
                     polled = 0;
-                    if (poll(context)) return PE_STOPPED;
+                    if (poll(context)) {
+                        if (stream) kernels->stream_end();
+                        return PE_STOPPED;
+                    }
                 }
             }
     }
