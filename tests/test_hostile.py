@@ -1103,3 +1103,9 @@ def test_scalings_that_ask_for_the_length_through_dlpack(arrays: Arrays) -> None
     dynamic = arrays.names()["dynamic"]
     for how in ({}, {"seq_axis": 1}, {"offset": [3, 4]}, {"seq_len": 9}):
         assert_same_bits(dynamic(Wrapped(arrays.x), **how), dynamic(arrays.x, **how))
+
+
+def test_weights_without_rows(arrays: Arrays) -> None:
+    """No rows are any number of heads of no length, and take no memory."""
+    for num_heads in (1, 3, 2**50):
+        assert posenc.permute_rotary_weights(arrays.cos[:0], num_heads).shape == (0, 4)

@@ -62,7 +62,7 @@ static int view_ndarray(pe_state *state, PyArrayObject *array, const char *name,
     }
     for (int i = 0; i < v->ndim; i++) {
         v->shape[i] = PyArray_DIM(array, i);
-        v->stride[i] = PyArray_STRIDE(array, i);
+        v->stride[i] = v->shape[i] == 1 ? 0 : PyArray_STRIDE(array, i); /* of an axis one long it may be anything */
     }
     if (!PyArray_ISALIGNED(array)) {
         PyErr_Format(PyExc_ValueError, "%s is not aligned to its element size; pass a copy", name);

@@ -128,8 +128,8 @@ static int use_tables(pe_operation *op, pe_array tables[2], PyObject *positions,
     op->rows.per_batch |= op->positions.per_batch;
     op->rows.by_position = true;
     if (check_table_rows(op, (size_t)cos->shape[row]) < 0) return -1;
-    if (op->rows.positions.kind == PE_RANGE &&
-        !op->positions.per_batch) { /* consecutive rows: the table from there on */
+    if (op->rows.positions.kind == PE_RANGE && !op->positions.per_batch &&
+        pe_operation_seq(op) > 0) { /* consecutive rows: the table from there on */
         ptrdiff_t start = (ptrdiff_t)*(const int64_t *)op->rows.positions.data;
         op->rows.by_position = false;
         op->rows.cos += start * op->rows.cos_row;

@@ -192,6 +192,7 @@ static int view_by_exchange(const dl_exchange_api *api, PyObject *object, const 
     for (int i = t.ndim - 1; i >= 0; i--) {
         v->shape[i] = (ptrdiff_t)t.shape[i];
         v->stride[i] = t.strides ? (ptrdiff_t)t.strides[i] * size : contiguous;
+        if (v->shape[i] == 1) v->stride[i] = 0;
         contiguous *= v->shape[i];
         elements *= (size_t)v->shape[i];
     }

@@ -65,7 +65,8 @@ def permute_rotary_weights(
     if source != target:
         by_pair = (-1, 2) if source == "interleaved" else (2, -1)
         rows[:width] = rows[:width].reshape(by_pair).T.ravel()
-    order = (np.arange(num_heads)[:, None] * head_dim + rows).ravel()
+    heads = num_heads if head_dim else 0  # no rows are any number of heads of no length
+    order = (np.arange(heads)[:, None] * head_dim + rows).ravel()
     try:
         return weight[order]
     except RuntimeError as error:  # torch: sparse, quantized, ..
