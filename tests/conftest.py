@@ -158,6 +158,22 @@ def guarded() -> Guarded:
     return guarded_array
 
 
+# ---- another library ----
+
+
+class OtherArray:
+    """Another library's CPU array: __dlpack__ and nothing else."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.array.__dlpack_device__()
+
+
 # ---- another process ----
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 import posenc
-from conftest import memory_of, outside, owner_of
+from conftest import OtherArray, memory_of, outside, owner_of
 from posenc import _reference, rotary, runtime
 
 try:
@@ -61,19 +61,6 @@ class Raises:
         return (1, 0)
 
 
-class Other:
-    """Another library's array: __dlpack__ and nothing else."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
-
-    def __dlpack__(self, **options: Any) -> Any:
-        return self.array.__dlpack__(**options)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self.array.__dlpack_device__()
-
-
 class ByLength:
     """A scaling that asks for the sequence length."""
 
@@ -100,7 +87,7 @@ def junk() -> list[Any]:
         *(np.zeros((4, 8), dtype) for dtype in (">f4", ">f8", ">f2", "V2", [("a", "f4")])),
         *(np.zeros((4, 8), dtype) for dtype in (ml_dtypes.float8_e5m2, ml_dtypes.int4, ml_dtypes.bfloat16)),
         *(np.ma.masked_array(np.zeros((4, 8), np.float32)), np.zeros([1] * 40, np.float32), np.matrix(np.ones((4, 8)))),
-        *(Other(np.zeros((4, 8), dtype)) for dtype in ("f4", "i4", "f8")),
+        *(OtherArray(np.zeros((4, 8), dtype)) for dtype in ("f4", "i4", "f8")),
     ]
     return plain + arrays + strange + (torch_junk() if torch else [])
 
@@ -283,7 +270,7 @@ def random_scene(choose: Choices) -> Scene:
         if torch and choose.maybe(0.3):
             made.append(tensor(choose, tuple(shape), name, output=output))
         if choose.maybe(0.1) and dtype is not ml_dtypes.bfloat16:
-            made.append(Other(noise(choose, tuple(shape), dtype)))
+            made.append(OtherArray(noise(choose, tuple(shape), dtype)))
         return made
 
     sizes = [choose.pick(((rows, pairs), (1, rows, pairs), (batch, rows, pairs))) for _ in range(3)]
@@ -529,7 +516,7 @@ ROUNDING = {"float32": 2**-22, "float64": 2**-50, "float16": 2**-10, "bfloat16":
 
 
 def as_float64(x: Any) -> np.ndarray:
-    if isinstance(x, Other):
+    if isinstance(x, OtherArray):
         x = x.array
     if torch and isinstance(x, torch.Tensor) and not x.is_complex():
         x = x.double().numpy()
@@ -540,7 +527,7 @@ def as_float64(x: Any) -> np.ndarray:
 
 
 def dtype_name(x: Any) -> str:
-    return str((x.array if isinstance(x, Other) else x).dtype).removeprefix("torch.")
+    return str((x.array if isinstance(x, OtherArray) else x).dtype).removeprefix("torch.")
 
 
 def places(x: np.ndarray, named: dict[str, Any]) -> np.ndarray:

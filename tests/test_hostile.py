@@ -17,7 +17,7 @@ import pytest
 from numpy.lib.stride_tricks import as_strided
 
 import posenc
-from conftest import assert_refused, assert_same_bits, assert_untouched, run_python
+from conftest import OtherArray, assert_refused, assert_same_bits, assert_untouched, run_python
 from posenc.scaling import Fixed
 
 FLOATS = (np.float32, np.float64, np.float16, ml_dtypes.bfloat16)
@@ -1070,21 +1070,8 @@ def test_positions_and_offset_in_the_output(arrays: Arrays) -> None:
     assert_refused(ValueError, "positions", lambda: a.rope.table(at[:2], dtype=np.float64, out=tables), *a.watched)
 
 
-class Wrapped:
-    """Another library's array: nothing but __dlpack__."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
-
-    def __dlpack__(self, **options: Any) -> Any:
-        return self.array.__dlpack__(**options)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self.array.__dlpack_device__()
-
-
 def test_wrong_dtype_through_dlpack(arrays: Arrays) -> None:
-    whole = Wrapped(np.zeros(SHAPE, np.int64))
+    whole = OtherArray(np.zeros(SHAPE, np.int64))
     assert_refused(TypeError, "x must be float32", lambda: arrays.rope(whole), *arrays.watched)
     assert_refused(TypeError, "cos must be float32", lambda: arrays.apply(arrays.x, whole), *arrays.watched)
 
@@ -1092,8 +1079,8 @@ def test_wrong_dtype_through_dlpack(arrays: Arrays) -> None:
 def test_large_arrays_through_dlpack() -> None:
     rope, x = posenc.Rope(64, layout="half"), np.ones((2, 16, 1024, 64), np.float32)
     expected = rope(x)
-    assert_same_bits(rope(Wrapped(x)), expected)
-    wrapped = Wrapped(x)
+    assert_same_bits(rope(OtherArray(x)), expected)
+    wrapped = OtherArray(x)
     assert rope(wrapped, out=wrapped) is wrapped
     assert_same_bits(x, expected)
 
@@ -1102,7 +1089,7 @@ def test_scalings_that_ask_for_the_length_through_dlpack(arrays: Arrays) -> None
     """The length is that of the imported array."""
     dynamic = arrays.names()["dynamic"]
     for how in ({}, {"seq_axis": 1}, {"offset": [3, 4]}, {"seq_len": 9}):
-        assert_same_bits(dynamic(Wrapped(arrays.x), **how), dynamic(arrays.x, **how))
+        assert_same_bits(dynamic(OtherArray(arrays.x), **how), dynamic(arrays.x, **how))
 
 
 def test_weights_without_rows(arrays: Arrays) -> None:

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 
 import posenc
-from conftest import assert_refused, assert_same_bits, assert_untouched, run_python
+from conftest import OtherArray, assert_refused, assert_same_bits, assert_untouched, run_python
 
 DTYPES = {
     torch.float32: np.float32,
@@ -462,19 +462,6 @@ def blocks_left_by_an_older_torch() -> int:
 def test_an_older_torch(blocks_left_by_an_older_torch: int) -> None:
     """It is read through .numpy(), bfloat16 as int16; the child process asserts the rest."""
     assert isinstance(blocks_left_by_an_older_torch, int)
-
-
-class OtherArray:
-    """Another library's CPU array: __dlpack__ and nothing else."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
-
-    def __dlpack__(self, **options: Any) -> Any:
-        return self.array.__dlpack__(**options)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self.array.__dlpack_device__()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])

@@ -204,15 +204,9 @@ int pe_parse_seq_axis(PyObject *object, int ndim, const char *name, int *axis) {
     return 0;
 }
 
-int pe_raise_status(enum pe_status status) {
-    switch (status) {
-        case PE_POSITION:
-            PyErr_SetString(PyExc_ValueError,
-                            "positions must be finite, with |position| and |position * inv_freq| below 2**31");
-            break;
-        case PE_STOPPED: /* the poll function has set the exception */
-        default: break;
-    }
+int pe_raise_position(void) {
+    PyErr_SetString(PyExc_ValueError,
+                    "positions must be finite, with |position| and |position * inv_freq| below 2**31");
     return -1;
 }
 

@@ -101,7 +101,7 @@ void pe_positions_clear(pe_position_args *p);
 
 int pe_parse_seq_axis(PyObject *object, int ndim, const char *name, int *axis);
 const char *pe_shape_text(const pe_view *v, char *buffer, size_t size); /* "(2, 8, 128)" */
-int pe_raise_status(enum pe_status status);                             /* -1 */
+int pe_raise_position(void);                                            /* -1, for PE_POSITION */
 
 /* Long work without the GIL: looks for signals every 25 ms. */
 typedef struct {

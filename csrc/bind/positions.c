@@ -195,7 +195,7 @@ int pe_parse_table_positions(pe_state *state, PyObject *object, int axes, pe_pos
     p->positions = (pe_positions){.kind = PE_RANGE, .data = (const char *)&p->start};
     if (p->seq == -1 && PyErr_Occurred()) {
         PyErr_Clear();
-        return pe_raise_status(PE_POSITION);
+        return pe_raise_position();
     }
     if (p->seq >= 0) return 0;
     PyErr_Format(PyExc_ValueError, "a number of positions must not be negative, got %zd", p->seq);

@@ -23,7 +23,7 @@ static int parse_rotate(pe_operation *op, PyObject *const *args) {
     if (pe_operation_check_batch(op) < 0) return -1;
     size_t batch = op->rows.per_batch ? (size_t)pe_operation_batch(op) : 1;
     enum pe_status status = pe_check_positions(&spec->freq, &op->rows.positions, batch, (size_t)pe_operation_seq(op));
-    if (status != PE_OK) return pe_raise_status(status);
+    if (status != PE_OK) return pe_raise_position();
     return pe_operation_outputs(op, args[3]);
 }
 
@@ -58,8 +58,7 @@ static int parse_table(pe_operation *op, PyObject *object, const char *name, pe_
     return -1;
 }
 
-static ptrdiff_t table_batch(const pe_operation *op, const pe_view *v) {
-    (void)op;
+static ptrdiff_t table_batch(const pe_view *v) {
     return v->ndim == 3 && v->shape[0] != 1 ? v->stride[0] : 0;
 }
 
@@ -107,8 +106,8 @@ static int use_tables(pe_operation *op, pe_array tables[2], PyObject *positions,
     bool single = cos->shape[last] == 1;
     op->rows = (pe_rows){.cos = cos->data,
                          .sin = sin->data,
-                         .cos_batch = table_batch(op, cos),
-                         .sin_batch = table_batch(op, sin),
+                         .cos_batch = table_batch(cos),
+                         .sin_batch = table_batch(sin),
                          .cos_row = cos->stride[row],
                          .sin_row = sin->stride[row],
                          .cos_pair = single ? size : cos->stride[last],

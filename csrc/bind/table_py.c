@@ -108,7 +108,7 @@ static PyObject *run(table_call *call, PyObject *const *args) {
     size_t seq = (size_t)call->positions.seq, batch = call->positions.batch < 0 ? 1 : (size_t)call->positions.batch;
     enum pe_status status = pe_check_positions(&call->spec->freq, &call->positions.positions, batch, seq);
     if (status != PE_OK) {
-        pe_raise_status(status);
+        pe_raise_position();
         return NULL;
     }
     if (args[3] != Py_None && parse_tables(call, args[3]) < 0) return NULL;
