@@ -271,7 +271,8 @@ static bool stop(struct call *call, size_t bytes) {
 
 /* The last axis, in pieces small enough that a poll is never far. */
 static bool walk_run(struct call *call, const struct plan *plan, struct run run, const struct axis *axis) {
-    size_t bytes = 2 * call->count * plan->size, at_once = POLL_BYTES / bytes + 1;
+    /* what is only copied takes time too */
+    size_t bytes = (plan->in_place ? 2 * call->count : plan->head_dim) * plan->size, at_once = POLL_BYTES / bytes + 1;
     run.table_step *= axis->table;
     run.x_step = axis->x, run.y_step = axis->y;
     for (size_t j = 0; j < axis->n; j += at_once) {
