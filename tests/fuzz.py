@@ -66,7 +66,9 @@ class ByLength:
 
     depends_on_length = True
 
-    def frequencies(self, rotary_dim: int, base: float, seq_len: int | None) -> tuple[np.ndarray, float]:
+    def frequencies(
+        self, rotary_dim: int, base: float, seq_len: int | None = None, precision: str = "exact"
+    ) -> tuple[np.ndarray, float]:
         return base ** (-np.arange(rotary_dim // 2) / (seq_len or 1)), 1.0
 
     def __repr__(self) -> str:
@@ -215,7 +217,7 @@ def random_rope(choose: Choices) -> posenc.Rope:
     if kind < 0.2:
         how["inv_freq"] = NOISE[: width // 2]
     elif kind < 0.4:
-        how["scaling"] = posenc.scaling.Fixed(tuple(NOISE[: width // 2]), 1.25)
+        how["scaling"] = posenc.scaling.InverseFrequencies(tuple(NOISE[: width // 2]), 1.25)
     elif kind < 0.5:
         how["scaling"] = ByLength()
     return posenc.Rope(head_dim, **how)
@@ -411,7 +413,7 @@ class Fuzzer:
             ("rotary_offset", range(5)),
             ("inv_freq", (NOISE[:4], None)),
             ("axis_of_freq", ([0, 1, 0, 2], None)),
-            ("scaling", (None, ByLength(), posenc.scaling.Fixed((1.0,) * 4))),
+            ("scaling", (None, ByLength(), posenc.scaling.InverseFrequencies((1.0,) * 4))),
         ):
             if self.choose.maybe(0.3):
                 named[name] = self.given(options, 0.15)

@@ -18,7 +18,7 @@ from numpy.lib.stride_tricks import as_strided
 
 import posenc
 from conftest import OtherArray, assert_refused, assert_same_bits, assert_untouched, run_python
-from posenc.scaling import Fixed
+from posenc.scaling import InverseFrequencies
 
 FLOATS = (np.float32, np.float64, np.float16, ml_dtypes.bfloat16)
 LIMIT = "positions must be finite, with |position| and |position * inv_freq| below 2**31"
@@ -29,7 +29,7 @@ class Dynamic:
 
     depends_on_length = True
 
-    def frequencies(self, rotary_dim: int, base: float, seq_len: int | None) -> tuple[np.ndarray, float]:
+    def frequencies(self, rotary_dim: int, base: float, seq_len: int | None = None, precision: str = "exact") -> tuple[np.ndarray, float]:
         return np.ones(rotary_dim // 2), 1.0
 
 
@@ -72,7 +72,7 @@ class Arrays:
         """Return what the calls of the tables can use."""
         return {
             **{name: getattr(self, name) for name in dir(self) if not name.startswith("_")},
-            **{"np": np, "posenc": posenc, "bfloat16": ml_dtypes.bfloat16, "as_strided": as_strided, "Fixed": Fixed},
+            **{"np": np, "posenc": posenc, "bfloat16": ml_dtypes.bfloat16, "as_strided": as_strided, "InverseFrequencies": InverseFrequencies},
             "Rope": functools.partial(posenc.Rope, layout="half"),
             "table": posenc.rotary_table,
             "permute": posenc.permute_rotary_weights,
@@ -184,7 +184,7 @@ ValueError: inv_freq must have shape (rotary_dim/2,), got (1, 4)
     Rope(8, inv_freq=np.ones((1, 4)))
 ValueError: inv_freq must be finite, got nan
     Rope(8, inv_freq=[1, 1, 1, np.nan])
-    Rope(8, scaling=Fixed((1.0, 1.0, 1.0, np.nan)))
+    Rope(8, scaling=InverseFrequencies((1.0, 1.0, 1.0, np.nan)))
     table(4, [np.nan])
 ValueError: inv_freq must be finite, got -inf
     Rope(8, inv_freq=[1, 1, 1, -np.inf])
@@ -208,7 +208,7 @@ ValueError: inv_freq must have 2 frequencies for rotary_dim 4, got 3
     Rope(8, inv_freq=np.ones(3), rotary_dim=4)
 ValueError: inv_freq excludes base and scaling: it says all that they would
     Rope(8, inv_freq=np.ones(4), base=5e5)
-    Rope(8, inv_freq=np.ones(4), scaling=Fixed((1.0,) * 4))
+    Rope(8, inv_freq=np.ones(4), scaling=InverseFrequencies((1.0,) * 4))
 ValueError: axis_of_freq must have shape (4,), got (3,)
     Rope(8, axis_of_freq=[0, 1, 2])
 ValueError: axis_of_freq must have shape (4,), got (1, 4)
@@ -231,9 +231,9 @@ ValueError: precision must be one of 'exact', 'float32', got 'float64'
 ValueError: precision must be one of 'exact', 'float32', got None
     Rope(8, precision=None)
 ValueError: scaling must give 4 frequencies for rotary_dim 8, got 3
-    Rope(8, scaling=Fixed((1.0,) * 3))
+    Rope(8, scaling=InverseFrequencies((1.0,) * 3))
 ValueError: attention_factor must be positive and finite, got 0.0
-    Rope(8, scaling=Fixed((1.0,) * 4, 0.0))
+    Rope(8, scaling=InverseFrequencies((1.0,) * 4, 0.0))
 TypeError: ...'theta'
     Rope(8, theta=1e4)
 AttributeError: a Rope is immutable; make another one with a different base

@@ -502,8 +502,8 @@ def table_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[[
 def other_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[[], object]]]:
     right = [
         lambda: _core.spec(w.inv_freq, w.axes, 0, 8, 0, 1.0, False),
-        lambda: _core.inv_freq(1e4, 8, False),
-        lambda: _core.inv_freq(1e4, 8, True),
+        lambda: _core.inv_freq(1e4, 8),
+        lambda: _core.float32_powers(1e4, 8),
         lambda: _core.empty_like(w.half),
         _core.runtime,
     ]
@@ -511,7 +511,7 @@ def other_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[[
         lambda: _core.spec(w.bad, None, 0, 8, 0, 1.0, False),
         lambda: _core.spec(w.inv_freq, w.rows + 99, 0, 8, 0, 1.0, False),
         lambda: _core.spec(w.inv_freq),
-        lambda: _core.inv_freq("1", 8, False),
+        lambda: _core.inv_freq("1", 8),
         lambda: _core.inv_freq(1e4),
         lambda: _core.empty_like(w.offsets),
         lambda: _core.runtime(1),

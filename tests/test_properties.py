@@ -129,7 +129,7 @@ def test_scores_depend_on_the_distance(pairs: int, base: float, i: float, j: flo
 @reproducible
 def test_inverse_restores(rope: posenc.Rope, kind: Any, offset: int, seed: int, factor: float) -> None:
     """Within the roundings of two rotations; an odd head has lost what its appended element held."""
-    fixed = posenc.scaling.Fixed(tuple(rope.inv_freq.tolist()), factor)
+    fixed = posenc.scaling.InverseFrequencies(tuple(rope.inv_freq.tolist()), factor)
     rope = posenc.Rope(
         rope.head_dim + rope.head_dim % 2,
         layout=rope.layout,
@@ -298,7 +298,9 @@ class ByLength:
 
     depends_on_length: bool = True
 
-    def frequencies(self, rotary_dim: int, base: float, seq_len: int | None) -> tuple[Array, float]:
+    def frequencies(
+        self, rotary_dim: int, base: float, seq_len: int | None = None, precision: str = "exact"
+    ) -> tuple[Array, float]:
         length = seq_len or 1
         return np.array([1 / (i + 1 + length) for i in range(rotary_dim // 2)]), 1 + length / 2**31
 
@@ -362,7 +364,7 @@ def calls(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def by_rope(x: Array, call: dict[str, Any]) -> Array:
-    fixed = posenc.scaling.Fixed(tuple(call["inv_freq"].tolist()), call["scale"])
+    fixed = posenc.scaling.InverseFrequencies(tuple(call["inv_freq"].tolist()), call["scale"])
     rope = posenc.Rope(
         x.shape[-1],
         layout=call["layout"],

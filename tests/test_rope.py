@@ -20,7 +20,9 @@ class Halved:
 
     depends_on_length: bool = False
 
-    def frequencies(self, rotary_dim: int, base: float, seq_len: int | None) -> tuple[npt.NDArray[Any], float]:
+    def frequencies(
+        self, rotary_dim: int, base: float, seq_len: int | None = None, precision: str = "exact"
+    ) -> tuple[npt.NDArray[Any], float]:
         assert seq_len is None
         return base ** (-np.arange(0, rotary_dim, 2) / rotary_dim) / 2, 1.5
 
@@ -31,9 +33,25 @@ class Stretched:
 
     depends_on_length: bool = True
 
-    def frequencies(self, rotary_dim: int, base: float, seq_len: int | None) -> tuple[npt.NDArray[Any], float]:
+    def frequencies(
+        self, rotary_dim: int, base: float, seq_len: int | None = None, precision: str = "exact"
+    ) -> tuple[npt.NDArray[Any], float]:
         stretch = max(1.0, (seq_len or 0) / 16)
         return base ** (-np.arange(0, rotary_dim, 2) / rotary_dim) / stretch, 1.0
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A scaling that answers what it was made with, right or wrong."""
+
+    inv_freq: tuple[float, ...]
+    attention_factor: float
+    depends_on_length: bool = False
+
+    def frequencies(
+        self, rotary_dim: int, base: float, seq_len: int | None = None, precision: str = "exact"
+    ) -> tuple[npt.NDArray[Any], float]:
+        return np.array(self.inv_freq), self.attention_factor
 
 
 ROPES = [
@@ -41,13 +59,13 @@ ROPES = [
     posenc.Rope(64, layout="interleaved", base=5e5, rotary_dim=32, rotary_offset=16, precision="float32"),
     posenc.Rope(21, layout="half"),
     posenc.Rope(6, layout="interleaved_to_half", inv_freq=[1.0, -0.25, 0.0], axis_of_freq=[0, 1, 1]),
-    posenc.Rope(8, layout="half", scaling=posenc.scaling.Fixed((1.0, 0.5, 0.25, 0.125), 1.25)),
+    posenc.Rope(8, layout="half", scaling=posenc.scaling.InverseFrequencies((1.0, 0.5, 0.25, 0.125), 1.25)),
 ]
 
 
 @pytest.mark.parametrize("rope", ROPES, ids=repr)
 def test_is_a_value(rope: posenc.Rope) -> None:
-    rebuilt = eval(repr(rope), {"Rope": posenc.Rope, "Fixed": posenc.scaling.Fixed})
+    rebuilt = eval(repr(rope), {"Rope": posenc.Rope, "InverseFrequencies": posenc.scaling.InverseFrequencies})
     for other in (rebuilt, pickle.loads(pickle.dumps(rope)), copy.deepcopy(rope)):
         assert other == rope
         assert hash(other) == hash(rope)
@@ -116,9 +134,8 @@ def test_scaling_hook() -> None:
     ],
 )
 def test_a_wrong_scaling_is_refused(frequencies: npt.NDArray[Any], factor: float, message: str) -> None:
-    scaling = posenc.scaling.Fixed(tuple(frequencies.tolist()), factor)
     with pytest.raises(ValueError, match=message):
-        posenc.Rope(8, layout="half", scaling=scaling)
+        posenc.Rope(8, layout="half", scaling=Claimed(tuple(frequencies.tolist()), factor))
 
 
 def test_length_dependent_scaling_keeps_no_state() -> None:

@@ -130,6 +130,7 @@ PyObject *pe_py_apply(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_table(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_spec(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_inv_freq(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *pe_py_float32_powers(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_empty_like(PyObject *module, PyObject *x);
 PyObject *pe_py_runtime(PyObject *module, PyObject *ignored);
 

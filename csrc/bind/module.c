@@ -32,7 +32,8 @@ COUNTED(rotate, 9)
 COUNTED(apply, 12)
 COUNTED(table, 6)
 COUNTED(spec, 7)
-COUNTED(inv_freq, 3)
+COUNTED(inv_freq, 2)
+COUNTED(float32_powers, 2)
 
 #define FAST(name, doc) {#name, (PyCFunction)(void (*)(void))name##_counted, METH_FASTCALL, doc}
 static PyMethodDef methods[] = {
@@ -41,7 +42,8 @@ static PyMethodDef methods[] = {
          "apply(x, cos, sin, out, positions, offset, seq_axis, layout, rotary_offset, conjugate, defer_above, stream)"),
     FAST(table, "table(spec, positions, float64, out, defer_above, stream)"),
     FAST(spec, "spec(inv_freq, axis_of_freq, layout, head_dim, rotary_offset, scale, as_float32)"),
-    FAST(inv_freq, "inv_freq(base, rotary_dim, as_float32)"),
+    FAST(inv_freq, "inv_freq(base, rotary_dim)"),
+    FAST(float32_powers, "float32_powers(base, rotary_dim)"),
     {"empty_like", pe_py_empty_like, METH_O, "empty_like(x)"},
     {"runtime", pe_py_runtime, METH_NOARGS, "runtime()"},
     {NULL, NULL, 0, NULL},

@@ -79,16 +79,26 @@ fail:
     return NULL;
 }
 
-/* inv_freq(base, rotary_dim, as_float32) -> float64 array of rotary_dim/2; the arguments are checked */
-PyObject *pe_py_inv_freq(PyObject *module, PyObject *const *args, Py_ssize_t n) {
-    (void)module, (void)n;
+/* The series of a base and a rotary_dim, float64 of rotary_dim/2; the arguments are checked. */
+static PyObject *series(PyObject *const *args, void (*fill)(double, size_t, double *)) {
     double base = PyFloat_AsDouble(args[0]);
     Py_ssize_t rotary_dim = PyLong_AsSsize_t(args[1]);
-    int as_float32 = PyObject_IsTrue(args[2]);
     if (PyErr_Occurred()) return NULL;
     npy_intp length = rotary_dim / 2;
     PyObject *array = PyArray_SimpleNew(1, &length, NPY_DOUBLE);
     if (array == NULL) return NULL;
-    (as_float32 ? pe_inv_freq_float32 : pe_inv_freq)(base, (size_t)rotary_dim, PyArray_DATA((PyArrayObject *)array));
+    fill(base, (size_t)rotary_dim, PyArray_DATA((PyArrayObject *)array));
     return array;
+}
+
+/* inv_freq(base, rotary_dim) -> base**(-2i/rotary_dim), the nearest float64 */
+PyObject *pe_py_inv_freq(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    (void)module, (void)n;
+    return series(args, pe_inv_freq);
+}
+
+/* float32_powers(base, rotary_dim) -> base**(2i/rotary_dim), the nearest float32 */
+PyObject *pe_py_float32_powers(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    (void)module, (void)n;
+    return series(args, pe_float32_powers);
 }

@@ -58,7 +58,7 @@ void pe_inv_freq(double base, size_t rotary_dim, double *inv_freq) {
 
 /* base**e for e = float32(2i/r) is base**(2i/r) times exp(d*ln(base)), d = e - 2i/r, |d| < 2^-24: two terms of the
  * exponential are more than the final rounding to float32 can see. */
-void pe_inv_freq_float32(double base, size_t rotary_dim, double *inv_freq) {
+void pe_float32_powers(double base, size_t rotary_dim, double *powers) {
     if (rotary_dim == 0) return;
     base = (double)(float)base;
     dd x = root(base, rotary_dim), power = {1, 0};
@@ -68,8 +68,7 @@ void pe_inv_freq_float32(double base, size_t rotary_dim, double *inv_freq) {
         double d = fma(e, r, -two_i) / r, step = d * log_base;
         dd up = dd_reciprocal(power);
         dd value = dd_sum(up.high, up.low + up.high * (step + step * step / 2));
-        float rounded = (float)value.high;
-        inv_freq[i] = (double)(float)(1.0f / rounded);
+        powers[i] = (double)(float)value.high;
         power = dd_mul(power, x);
     }
 }

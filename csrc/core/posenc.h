@@ -49,9 +49,9 @@ size_t pe_elements(const pe_view *v); /* shapes whose product overflows are neve
 /* inv_freq[i] = the float64 nearest to base**(-2i/rotary_dim), i < rotary_dim/2. 1e-300 <= base <= 1e300, rotary_dim even. */
 void pe_inv_freq(double base, size_t rotary_dim, double *inv_freq);
 
-/* The float32 recipe of model code, 1 / base**(2i/rotary_dim) with base and every step rounded to float32 and the power
+/* What model code divides by in float32: base**(2i/rotary_dim) with base and exponent rounded to float32 and the power
  * rounded correctly (torch's own misses that by an ulp in about one frequency of a hundred). Written as float64. */
-void pe_inv_freq_float32(double base, size_t rotary_dim, double *inv_freq);
+void pe_float32_powers(double base, size_t rotary_dim, double *powers);
 
 /* ---- overlap.c: exact answers up to a bound of work, `true` beyond it ---- */
 

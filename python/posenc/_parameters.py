@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     import numpy.typing as npt
 
@@ -60,6 +60,52 @@ def positive(name: str, value: Any) -> float:
     if number <= 0:
         raise ValueError(f"{name} must be positive and finite, got {value!r}")
     return number
+
+
+def fraction(name: str, value: Any) -> float:
+    """Return a number between 0 and 1."""
+    number = finite(name, value, "between 0 and 1")
+    if not 0 <= number <= 1:
+        raise ValueError(f"{name} must be between 0 and 1, got {value!r}")
+    return number
+
+
+def not_negative(name: str, value: Any) -> float:
+    """Return a number as a finite float of at least 0."""
+    number = finite(name, value)
+    if number < 0:
+        raise ValueError(f"{name} must be at least 0, got {value!r}")
+    return number
+
+
+def at_least_one(name: str, value: Any) -> float:
+    """Return a number as a finite float of at least 1."""
+    number = finite(name, value)
+    if number < 1:
+        raise ValueError(f"{name} must be at least 1, got {value!r}")
+    return number
+
+
+def optional(checked: Callable[[str, Any], float], name: str, value: Any) -> float | None:
+    """Return None, or what a check makes of a value."""
+    return None if value is None else checked(name, value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return a boolean."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def numbers(name: str, values: Any, checked: Callable[[str, Any], float]) -> tuple[float, ...]:
+    """Return a tuple of checked floats from a sequence or an array; a message names the index."""
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        raise TypeError(f"{name} must be a sequence of numbers, got {values!r}")
+    result = tuple(checked(f"{name}[{i}]", value) for i, value in enumerate(values))
+    if not result:
+        raise ValueError(f"{name} must not be empty")
+    return result
 
 
 def base(value: Any) -> float:

@@ -9,7 +9,8 @@ import numpy as np
 
 from posenc import _core, _split, runtime
 from posenc import _parameters as check
-from posenc.tables import LAYOUTS, PRECISIONS, make_table
+from posenc._frequencies import PRECISIONS, unscaled
+from posenc.tables import LAYOUTS, make_table
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -172,7 +173,7 @@ class Rope:
         if given is not None:
             inv_freq = given
         elif self.scaling is None:
-            inv_freq = _core.inv_freq(cast(float, self.base), width, self.precision == "float32")
+            inv_freq = unscaled(width, cast(float, self.base), self.precision)
         else:
             inv_freq, factor = self._scaled(width, None)
         inv_freq = check.rounded(inv_freq, self.precision)
@@ -180,7 +181,7 @@ class Rope:
         return {"_inv_freq": inv_freq, "attention_factor": factor}
 
     def _scaled(self, width: int, seq_len: int | None) -> tuple[npt.NDArray[np.float64], float]:
-        given, factor = self.scaling.frequencies(width, self.base, seq_len)
+        given, factor = self.scaling.frequencies(width, self.base, seq_len, self.precision)
         inv_freq = check.frequencies(given)
         if len(inv_freq) != width // 2:
             raise ValueError(f"scaling must give {width // 2} frequencies for rotary_dim {width}, got {len(inv_freq)}")
@@ -289,10 +290,10 @@ class Rope:
         seq_len = check.integer("seq_len", seq_len, 1)
         if not self._varies:
             return self
-        from posenc.scaling import Fixed
+        from posenc.scaling import InverseFrequencies
 
         inv_freq, factor = self._scaled(self.rotary_dim + self.rotary_dim % 2, seq_len)
-        return self._replace(scaling=Fixed(tuple(inv_freq.tolist()), factor))
+        return self._replace(scaling=InverseFrequencies(tuple(inv_freq.tolist()), factor))
 
     def table(self, positions: Any, *, dtype: npt.DTypeLike = np.float32, out: Any = None) -> tuple[Any, Any]:
         """Return (cos, sin) for positions, the attention factor multiplied in.

@@ -9,13 +9,13 @@ import numpy as np
 
 from posenc import _core, _split, runtime
 from posenc import _parameters as check
+from posenc._frequencies import PRECISIONS
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
 #: layout -> the code of its forward rotation in C, and of its inverse
 LAYOUTS = {"half": (0, 0), "interleaved": (1, 1), "interleaved_to_half": (2, 3)}
-PRECISIONS = ("exact", "float32")
 
 
 def rotary_table(

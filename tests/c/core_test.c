@@ -168,10 +168,10 @@ static void test_frequencies(void) {
             double wanted = pow(base, -2.0 * (double)i / (double)r);
             expect(fabs(f[i] - wanted) < 1e-14 * wanted, "near the C library's power");
         }
-        pe_inv_freq_float32(base, r, f);
+        pe_float32_powers(base, r, f);
         for (size_t i = 0; i < r / 2; i++) {
-            double wanted = pow(base, -2.0 * (double)i / (double)r);
-            expect(f[i] == (double)(float)f[i] && fabs(f[i] - wanted) < 1e-5 * wanted, "the float32 recipe");
+            double wanted = pow(base, 2.0 * (double)i / (double)r);
+            expect(f[i] == (double)(float)f[i] && fabs(f[i] - wanted) < 1e-5 * wanted, "the float32 powers");
         }
     }
 }
@@ -244,7 +244,7 @@ static uint64_t hash_level(const struct pe_kernels *kernels) {
     for (size_t i = 0; i < sizeof bases / sizeof *bases; i++) {
         pe_inv_freq(bases[i], 128, f);
         hash = hash_elements(hash, f, 64, PE_F64);
-        pe_inv_freq_float32(bases[i], 80, f);
+        pe_float32_powers(bases[i], 80, f);
         hash = hash_elements(hash, f, 40, PE_F64);
     }
     for (int i = 0; i < 200; i++) {

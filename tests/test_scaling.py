@@ -1,0 +1,417 @@
+"""Every scaling against transformers bit for bit, its formula in 40 digits, and numbers of its sources."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+import mpmath as mp
+import numpy as np
+import pytest
+
+import posenc
+from posenc import scaling
+
+if not os.environ.get("CI"):  # there, a missing package is a failure
+    for package in ("torch", "transformers"):
+        pytest.importorskip(package, reason=f'needs {package}: pip install ".[test]"')
+
+import torch
+from transformers import LlamaConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+RNG = np.random.default_rng(41)
+BASES = (1e4, 1.5e5, 5e5, 1e6)
+WIDTHS = (32, 64, 96, 128)
+MAX_POSITIONS = 131072
+
+#: the scaling, and the config that says the same to transformers
+SAME = [
+    (scaling.Linear(4.0), {"rope_type": "linear", "factor": 4.0}),
+    (scaling.Linear(3), {"rope_type": "linear", "factor": 3}),
+    (scaling.Proportional(0.25), {"rope_type": "proportional", "partial_rotary_factor": 0.25}),
+    (scaling.Proportional(0.3, 8.0), {"rope_type": "proportional", "partial_rotary_factor": 0.3, "factor": 8.0}),
+    (
+        scaling.Llama3(8.0, 1.0, 4.0, 8192),
+        {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        },
+    ),
+    (
+        scaling.Llama3(32.0, 1.5, 3.25, 4096),
+        {
+            "rope_type": "llama3",
+            "factor": 32.0,
+            "low_freq_factor": 1.5,
+            "high_freq_factor": 3.25,
+            "original_max_position_embeddings": 4096,
+        },
+    ),
+    (scaling.Yarn(4.0, 32768), {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}),
+    (
+        scaling.Yarn(32.0, 4096, truncate=False),
+        {"rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 4096, "truncate": False},
+    ),
+    (
+        scaling.Yarn(40.0, 4096, mscale=0.707, mscale_all_dim=1.0),
+        {
+            "rope_type": "yarn",
+            "factor": 40.0,
+            "original_max_position_embeddings": 4096,
+            "mscale": 0.707,
+            "mscale_all_dim": 1.0,
+        },
+    ),
+    (
+        scaling.Yarn(32.0, 4096, beta_fast=24, beta_slow=2, mscale=0.707, mscale_all_dim=0.0),
+        {
+            "rope_type": "yarn",
+            "factor": 32.0,
+            "original_max_position_embeddings": 4096,
+            "mscale": 0.707,
+            "mscale_all_dim": 0.0,
+            "beta_fast": 24,
+            "beta_slow": 2,
+        },
+    ),
+    (
+        scaling.Yarn(8.0, 8192, attention_factor=1.25),
+        {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 8192, "attention_factor": 1.25},
+    ),
+]
+
+
+def config_of(width: int, base: float, parameters: dict[str, Any]) -> LlamaConfig:
+    return LlamaConfig(
+        hidden_size=4 * width,
+        num_attention_heads=4,
+        head_dim=width,
+        max_position_embeddings=MAX_POSITIONS,
+        rope_parameters={"rope_theta": base, **parameters},
+    )
+
+
+def theirs(width: int, base: float, parameters: dict[str, Any], seq_len: Any = None) -> tuple[np.ndarray, float]:
+    """Return what transformers' own function of the rope_type makes of a config."""
+    config = config_of(width, base, parameters)
+    inv_freq, factor = ROPE_INIT_FUNCTIONS[parameters["rope_type"]](config, "cpu", seq_len)
+    assert inv_freq.dtype == torch.float32
+    return inv_freq.numpy(), factor
+
+
+def torch_is_right(width: int, base: float) -> np.ndarray:
+    """Where torch's float32 power is the nearest one, which ours always is (tests/test_float32_recipe.py)."""
+    powers = (torch.tensor(base) ** (torch.arange(0, width, 2, dtype=torch.float) / width)).numpy()
+    ours = posenc.Rope(width, layout="half", base=base, precision="float32").inv_freq
+    right = (1 / powers == ours.astype(np.float32)) & (np.float32(1) / (1 / powers) == powers)
+    return right | (powers == 1)
+
+
+def assert_same_frequencies(found: np.ndarray, wanted: np.ndarray, right: np.ndarray) -> None:
+    """The same bits where torch's power is right, near elsewhere; and right nearly everywhere."""
+    found = found.astype(np.float32)
+    apart = np.abs(found.view(np.int32) - wanted.view(np.int32))
+    assert apart.max() <= 8  # the ramp's difference of two numbers magnifies an ulp of the power
+    assert np.array_equal(found[right], wanted[right])
+
+
+@pytest.mark.parametrize(("ours", "parameters"), SAME, ids=lambda x: repr(x) if isinstance(x, dict) else None)
+def test_transformers_agrees_bit_for_bit(ours: Any, parameters: dict[str, Any]) -> None:
+    for base in BASES:
+        for width in WIDTHS:
+            inv_freq, factor = ours.frequencies(width, base, None, "float32")
+            wanted, wanted_factor = theirs(width, base, parameters)
+            assert_same_frequencies(inv_freq, wanted, torch_is_right(width, base))
+            assert factor == pytest.approx(wanted_factor, rel=1e-15)
+
+
+def test_torch_is_right_nearly_everywhere() -> None:
+    """So that the comparison above compares."""
+    assert np.mean([torch_is_right(width, base).mean() for width in WIDTHS for base in BASES]) > 0.5
+
+
+@pytest.mark.parametrize("seq_len", [1, 2048, 2049, 3000, 16384, 100_000])
+def test_dynamic_ntk_is_transformers(seq_len: int) -> None:
+    """Its length comes as a tensor, as in dynamic_frequency_update, which makes the base float32."""
+    ours = scaling.DynamicNTK(4.0, 2048)
+    for base in BASES:
+        for width in WIDTHS:
+            config = config_of(width, base, {"rope_type": "dynamic", "factor": 4.0})
+            config.max_position_embeddings = 2048
+            wanted, _ = ROPE_INIT_FUNCTIONS["dynamic"](config, "cpu", torch.tensor(seq_len))
+            found, factor = ours.frequencies(width, base, seq_len, "float32")
+            relative = np.abs(found - wanted.numpy()) / found
+            assert relative.max() < 3e-6  # a base off by one ulp of float32 (torch's pow) moves the last frequency so
+            assert factor == 1.0
+
+
+@pytest.mark.parametrize("seq_len", [1, 4096, 4097, 131072])
+def test_longrope_is_transformers(seq_len: int) -> None:
+    width, base = 96, 1e4
+    short, long = 1 + RNG.random(48), 1 + 63 * RNG.random(48)
+    ours = scaling.LongRope(tuple(short), tuple(long), 4096, factor=MAX_POSITIONS / 4096)
+    parameters = {
+        "rope_type": "longrope",
+        "short_factor": short.tolist(),
+        "long_factor": long.tolist(),
+        "original_max_position_embeddings": 4096,
+    }
+    wanted, wanted_factor = theirs(width, base, {**parameters, "factor": None}, seq_len)
+    found, factor = ours.frequencies(width, base, seq_len, "float32")
+    assert_same_frequencies(found, wanted, torch_is_right(width, base))
+    assert factor == pytest.approx(wanted_factor, rel=1e-15)
+
+
+# ---- the formulas, in 40 digits ----
+
+
+def exact_series(width: int, base: Any) -> list[Any]:
+    return [mp.power(base, -mp.mpf(2 * i) / width) for i in range(width // 2)]
+
+
+def exact_ntk(width: int, base: float, growth: Any) -> list[Any]:
+    return exact_series(width, mp.mpf(base) * mp.power(growth, mp.mpf(width) / (width - 2)))
+
+
+def exact_llama3(width: int, base: float, s: float, lo: float, hi: float, length: int) -> list[Any]:
+    def one(f: Any) -> Any:
+        w = 2 * mp.pi / f
+        if w < length / mp.mpf(hi):
+            return f
+        if w > length / mp.mpf(lo):
+            return f / s
+        t = (length / w - lo) / (mp.mpf(hi) - lo)
+        return (1 - t) * f / s + t * f
+
+    return [one(f) for f in exact_series(width, base)]
+
+
+def exact_ramp(width: int, base: float, length: int, fast: float, slow: float, truncate: bool = True) -> list[Any]:
+    low, high = (width * mp.log(length / (2 * mp.pi * n)) / (2 * mp.log(base)) for n in (fast, slow))
+    if truncate:
+        low, high = mp.floor(low), mp.ceil(high)
+    low, high = max(low, 0), min(high, width - 1)
+    return [min(max((i - low) / (high - low), 0), 1) for i in range(width // 2)]
+
+
+def exact_yarn(width: int, base: float, s: float, length: int, truncate: bool = True) -> list[Any]:
+    ramp = exact_ramp(width, base, length, 32, 1, truncate)
+    return [t * f / s + (1 - t) * f for t, f in zip(ramp, exact_series(width, base), strict=True)]
+
+
+def exact_by_parts(width: int, base: float, s: float, length: int) -> list[Any]:
+    first, second = exact_ramp(width, base, length, 1.25, 0.75), exact_ramp(width, base, length, 16, 2)
+    series, ntk = exact_series(width, base), exact_ntk(width, base, s)
+    blend = [t * f / s + (1 - t) * g for t, f, g in zip(first, series, ntk, strict=True)]
+    return [t * b + (1 - t) * f for t, b, f in zip(second, blend, series, strict=True)]
+
+
+def exact_mixed(width: int, base: float, s: float, b: float) -> list[Any]:
+    a = mp.log(s) / mp.power(mp.mpf(width) / 2, b)
+    return [f / mp.exp(a * mp.power(i + 1, b)) for i, f in enumerate(exact_series(width, base))]
+
+
+FORMULAS = [
+    (scaling.Linear(4.0), lambda w, b: [f / 4 for f in exact_series(w, b)]),
+    (scaling.NTK(8.0), lambda w, b: exact_ntk(w, b, 8)),
+    (scaling.NTKByParts(8.0, 2048), lambda w, b: exact_by_parts(w, b, 8, 2048)),
+    (scaling.Llama3(), lambda w, b: exact_llama3(w, b, 8, 1, 4, 8192)),
+    (scaling.Yarn(16.0, 4096), lambda w, b: exact_yarn(w, b, 16, 4096)),
+    (scaling.Yarn(16.0, 4096, truncate=False), lambda w, b: exact_yarn(w, b, 16, 4096, False)),
+    (scaling.DiffusersNTK(8.0), lambda w, b: exact_series(w, 8 * b)),
+    (scaling.VllmNTK(8.0), lambda w, b: [f / mp.power(8, mp.mpf(2) / w) for f in exact_series(w, 8 * b)]),
+    (scaling.VllmNTK(8.0, 0.75), lambda w, b: exact_mixed(w, b, 8, 0.75)),
+    (scaling.KerasDynamic(8.0), lambda w, b: [f / mp.power(8, mp.mpf(w) / (w - 2)) for f in exact_series(w, b)]),
+]
+BY_LENGTH = [
+    (scaling.DynamicNTK(2.0, 2048), 9000, lambda w, b: exact_ntk(w, b, mp.mpf(2 * 9000) / 2048 - 1)),
+    (scaling.DynamicNTK(2.0, 2048), 2048, exact_series),
+    (scaling.DynamicLinear(2048), 9000, lambda w, b: [f * 2048 / 9000 for f in exact_series(w, b)]),
+    (scaling.DynamicLinear(2048, 8.0), 9000, lambda w, b: [f / 8 for f in exact_series(w, b)]),
+    (scaling.DynamicYarn(2048), 2048, exact_series),
+    (scaling.DynamicYarn(2048), 9000, lambda w, b: exact_yarn(w, b, mp.mpf(9000) / 2048, 2048)),
+    (scaling.DynamicYarn(2048, 8.0), 9000, lambda w, b: exact_yarn(w, b, 8, 2048)),
+]
+
+
+def assert_near(found: np.ndarray, wanted: list[Any], ulps: float) -> None:
+    worst = max(abs((mp.mpf(float(f)) - w) / w) for f, w in zip(found, wanted, strict=True))
+    assert worst < ulps * 2**-52
+
+
+@pytest.mark.parametrize(("ours", "formula"), FORMULAS, ids=repr)
+def test_formula(ours: Any, formula: Any) -> None:
+    with mp.workdps(40):
+        for width, base in ((64, 1e4), (128, 5e5)):
+            assert_near(ours.frequencies(width, base)[0], formula(width, base), 8)
+
+
+@pytest.mark.parametrize(("ours", "seq_len", "formula"), BY_LENGTH, ids=repr)
+def test_formula_by_length(ours: Any, seq_len: int, formula: Any) -> None:
+    with mp.workdps(40):
+        for width, base in ((64, 1e4), (128, 5e5)):
+            assert_near(ours.frequencies(width, base, seq_len)[0], formula(width, base), 8)
+
+
+def test_ntk_keeps_the_first_and_divides_the_last() -> None:
+    plain, scaled = (posenc.Rope(128, layout="half", scaling=s).inv_freq for s in (None, scaling.NTK(8.0)))
+    assert scaled[0] == plain[0]
+    assert plain[-1] / scaled[-1] == pytest.approx(8.0, rel=1e-14)
+
+
+def test_vllm_ntk_changes_the_first() -> None:
+    """0.968 at factor 8 and width 128: 8 ** (-2/128)."""
+    assert scaling.VllmNTK(8.0).frequencies(128, 1e4)[0][0] == pytest.approx(0.96803, abs=1e-5)
+
+
+# ---- attention factors ----
+
+
+@pytest.mark.parametrize(
+    ("rule", "mscale", "mscale_all_dim", "wanted"),
+    [
+        ("transformers", 0.707, 0.0, 1.3465735902799727),  # reads neither: 0.1 ln 32 + 1
+        ("deepseek", 0.707, 0.0, 1.2450275283279407),  # 0.0707 ln 32 + 1
+        ("transformers", 1.0, 1.0, 1.0),  # DeepSeek-V3
+        ("deepseek", 1.0, 1.0, 1.0),
+        ("deepseek", None, None, 1.3465735902799727),
+        ("ggml", None, None, 1.3465735902799727),
+        ("telechat3", None, None, 1.2426015131959809),  # 0.07 ln 32 + 1
+    ],
+)
+def test_mscale_rules(rule: str, mscale: float | None, mscale_all_dim: float | None, wanted: float) -> None:
+    yarn = scaling.Yarn(32.0, 4096, mscale=mscale, mscale_all_dim=mscale_all_dim, mscale_rule=rule)
+    assert yarn.attention() == pytest.approx(wanted, rel=1e-14)
+
+
+def test_attn_factor_multiplies_and_attention_factor_replaces() -> None:
+    assert scaling.Yarn(32.0, 4096, attn_factor=2.0).attention() == pytest.approx(2 * 1.3465735902799727, rel=1e-15)
+    assert scaling.Yarn(32.0, 4096, attention_factor=2.0).attention() == 2.0
+
+
+def test_longrope_attention() -> None:
+    """sqrt(1 + ln 32 / ln 4096), the scaling factor that Phi-3-mini-128k's own code computes."""
+    lists = ((1.0,) * 4, (2.0,) * 4, 4096)
+    assert scaling.LongRope(*lists, factor=32.0).attention(long=True) == pytest.approx(math.sqrt(1 + 5 / 12), rel=1e-15)
+    assert scaling.LongRope(*lists, factor=1.0).attention(long=True) == 1.0
+    phi3_small = scaling.LongRope(*lists, short_mscale=1.1, long_mscale=1.3)
+    assert (phi3_small.attention(long=False), phi3_small.attention(long=True)) == (1.1, 1.3)
+
+
+# ---- length ----
+
+LENGTHS = [s for s, _, _ in BY_LENGTH] + [scaling.LongRope((1.0,) * 32, (4.0,) * 32, 2048, factor=8.0)]
+
+
+@pytest.mark.parametrize("ours", LENGTHS, ids=repr)
+def test_a_long_call_never_changes_a_short_one(ours: Any) -> None:
+    """Short, long, short again, on one object: the bits of a fresh one."""
+    rope = posenc.Rope(64, layout="half", scaling=ours)
+    q = RNG.standard_normal((1, 2, 40, 64)).astype(np.float32)
+    for positions in (np.arange(40), np.arange(8960, 9000), np.arange(40), 2049 - np.arange(40), np.arange(40)):
+        fresh = posenc.Rope(64, layout="half", scaling=ours)(q, positions=positions)
+        again = rope(q, positions=positions)
+        assert np.array_equal(again, fresh)
+        assert np.array_equal(again, rope.at(int(positions.max()) + 1)(q, positions=positions))
+
+
+@pytest.mark.parametrize("ours", LENGTHS[:1] + LENGTHS[2:3] + LENGTHS[-1:], ids=repr)
+def test_seq_len_decides(ours: Any) -> None:
+    rope = posenc.Rope(64, layout="half", scaling=ours)
+    q = RNG.standard_normal((1, 2, 40, 64)).astype(np.float32)
+    long = rope(q, seq_len=9000)
+    assert np.array_equal(long, rope.at(9000)(q))
+    assert not np.array_equal(long, rope(q))
+
+
+def test_longrope_switch() -> None:
+    short, long = (1.0,) * 4, (4.0,) * 4
+    for switch, seq_len, divisor in (("length", 10, 1), ("length", 11, 4), ("short", 11, 1), ("long", 1, 4)):
+        ours = scaling.LongRope(short, long, 10, factor=2.0, switch=switch)
+        assert ours.frequencies(8, 1e4, seq_len)[0][0] == 1 / divisor
+        assert ours.depends_on_length == (switch == "length")
+
+
+# ---- as values ----
+
+EVERY = [s for s, _ in SAME] + [s for s, _ in FORMULAS] + LENGTHS
+EVERY += [scaling.Periods((1.0, 2.0)), scaling.Divisors((1.0, 2.0)), scaling.InverseFrequencies((1.0, -0.5), 1.5)]
+
+
+@pytest.mark.parametrize("ours", EVERY, ids=repr)
+def test_values(ours: Any) -> None:
+    assert isinstance(ours, scaling.Scaling)
+    assert eval(repr(ours), vars(scaling)) == ours
+    assert hash(eval(repr(ours), vars(scaling))) == hash(ours)
+    with pytest.raises(AttributeError):
+        ours.factor = 3.0
+
+
+def test_given_frequencies() -> None:
+    assert scaling.Periods((1.0, 4.0, math.inf)).frequencies(6, 1e4)[0].tolist() == [1.0, 0.25, 0.0]
+    assert scaling.Divisors([1, 2]).frequencies(4, 1e4)[0].tolist() == [1.0, 0.005]
+    inverse = scaling.InverseFrequencies(np.array([1.0, -0.5]), attention_factor=2)
+    assert (inverse.frequencies(4, 1e4)[0].tolist(), inverse.frequencies(4, 1e4)[1]) == ([1.0, -0.5], 2.0)
+
+
+def test_proportional_keeps_the_exponent_of_the_whole_width() -> None:
+    """Gemma 4: a quarter of the pairs of a head of 512 turn, with exponents over 512."""
+    inv_freq, factor = scaling.Proportional(0.25).frequencies(512, 1e6)
+    plain = posenc.Rope(512, layout="half", base=1e6).inv_freq
+    assert np.array_equal(inv_freq[:64], plain[:64])
+    assert not inv_freq[64:].any()
+    assert factor == 1.0
+
+
+# ---- what is refused ----
+
+ONES = (1.0,) * 4
+WRONG = [
+    (lambda: scaling.Linear(0), ValueError, "factor must be positive and finite, got 0"),
+    (lambda: scaling.Linear("4"), TypeError, "factor must be a number, got '4'"),
+    (lambda: scaling.Linear(math.nan), ValueError, "factor must be positive and finite, got nan"),
+    (lambda: scaling.NTK(-1.0), ValueError, "factor must be positive and finite, got -1.0"),
+    (lambda: scaling.NTK(2.0).frequencies(2, 1e4), ValueError, "rotary_dim above 2 .*, got 2"),
+    (lambda: scaling.KerasDynamic(2.0).frequencies(2, 1e4), ValueError, "rotary_dim above 2 .*, got 2"),
+    (lambda: scaling.DynamicNTK(2.0, 16).frequencies(2, 1e4, 32), ValueError, "rotary_dim above 2 .*, got 2"),
+    (lambda: scaling.DynamicNTK(2.0, 0), ValueError, "original_max_position_embeddings must be at least 1, got 0"),
+    (lambda: scaling.DynamicNTK(2.0, 2.5), TypeError, "original_max_position_embeddings must be an integer, got 2.5"),
+    (lambda: scaling.NTKByParts(2.0, 2048, ntk_factor=1.5), ValueError, "ntk_factor must be between 0 and 1, got 1.5"),
+    (lambda: scaling.Llama3(high_freq_factor=1.0), ValueError, r"high_freq_factor must be above low_.* \(1.0\), got 1"),
+    (lambda: scaling.Llama3(low_freq_factor=0), ValueError, "low_freq_factor must be positive and finite, got 0"),
+    (lambda: scaling.Yarn(0.5, 4096), ValueError, "factor must be at least 1, got 0.5"),
+    (lambda: scaling.Yarn(2.0, 4096, beta_fast=1, beta_slow=2), ValueError, r"beta_fast must be at least beta_slow"),
+    (lambda: scaling.Yarn(2.0, 4096, truncate=1), TypeError, "truncate must be True or False, got 1"),
+    (lambda: scaling.Yarn(2.0, 4096, mscale=-1), ValueError, "mscale must be at least 0, got -1"),
+    (lambda: scaling.Yarn(2.0, 4096, mscale_rule="hf"), ValueError, "mscale_rule must be one of 'transformers'.*'hf'"),
+    (lambda: scaling.Yarn(2.0, 4096, mscale=1, mscale_rule="ggml"), ValueError, "mscale_rule 'ggml' has no mscale"),
+    (lambda: scaling.Yarn(2.0, 4096, mscale=1, attention_factor=1), ValueError, "attention_factor excludes mscale"),
+    (lambda: scaling.Yarn(2.0, 4).frequencies(64, 1e4), ValueError, "no pair of 32 turns between 1 and 32 times"),
+    (lambda: scaling.Yarn(2.0, 4096).frequencies(64, 1.0), ValueError, "needs a base above 1, got 1.0"),
+    (lambda: scaling.LongRope(ONES, ONES[:3], 4096, factor=2), ValueError, "must have one length, got 4 and 3"),
+    (lambda: scaling.LongRope(ONES, (1, 2, 0, 1), 4096, factor=2), ValueError, r"long_factor\[2\] must be positive"),
+    (lambda: scaling.LongRope(ONES, ONES, 4096), ValueError, "LongRope needs factor"),
+    (lambda: scaling.LongRope(ONES, ONES, 1, factor=2), ValueError, "original_max_position_embeddings must be above 1"),
+    (lambda: scaling.LongRope(ONES, ONES, 9, factor=2, switch="x"), ValueError, "switch must be one of 'length'"),
+    (lambda: scaling.LongRope(ONES, ONES, 9, attention_factor=2, long_mscale=1), ValueError, "excludes short_mscale"),
+    (lambda: scaling.LongRope(ONES, ONES, 9, factor=2).frequencies(6, 1e4), ValueError, "must have 3 numbers .* got 4"),
+    (lambda: scaling.Proportional(1.5), ValueError, "partial_rotary_factor must be between 0 and 1, got 1.5"),
+    (lambda: scaling.Periods((1.0, 0.0)), ValueError, r"periods\[1\] must be positive and finite, got 0.0"),
+    (lambda: scaling.Divisors(()), ValueError, "divisors must not be empty"),
+    (lambda: scaling.Divisors(3.0), TypeError, "divisors must be a sequence of numbers, got 3.0"),
+    (lambda: scaling.InverseFrequencies((1.0, math.inf)), ValueError, r"inv_freq\[1\] must be finite, got inf"),
+    (lambda: scaling.Periods((1.0,)).frequencies(4, 1e4), ValueError, "periods must have 2 numbers .* got 1"),
+    (lambda: scaling.VllmNTK(2.0, 0.0), ValueError, "mixed_b must be positive and finite, got 0.0"),
+    (lambda: scaling.Linear(2.0).frequencies(8, 1e4, None, "double"), ValueError, "precision must be one of 'exact'"),
+]
+
+
+@pytest.mark.parametrize(("make", "kind", "message"), WRONG)
+def test_refused(make: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        make()
