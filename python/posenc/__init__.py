@@ -25,15 +25,17 @@ __version__ = "0.1.0"
 __all__ = [
     "Rope",
     "apply_rotary_emb",
+    "axes",
     "get_num_threads",
     "permute_rotary_weights",
     "rotary_table",
     "scaling",
     "set_num_threads",
     "show_runtime",
+    "table_forms",
 ]
 
-_LAZY = {"scaling"}
+_LAZY = {"axes", "scaling", "table_forms"}
 
 
 def __getattr__(name: str) -> Any:
