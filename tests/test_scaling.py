@@ -415,3 +415,18 @@ WRONG = [
 def test_refused(make: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         make()
+
+
+@pytest.mark.parametrize("name", scaling.REFUSED)
+def test_refused_by_name(name: str) -> None:
+    with pytest.raises(ValueError, match=f"scaling '{name}' is refused: "):
+        scaling.by_name(name, factor=2.0)
+
+
+def test_names() -> None:
+    assert scaling.by_name("deepseek:yarn", 32.0, 4096) == scaling.Yarn(32.0, 4096, mscale_rule="deepseek")
+    assert scaling.by_name("vllm:ntk", factor=8.0) != scaling.by_name("ntk", factor=8.0)
+    assert {type(s).__name__ for s in EVERY} <= set(scaling.__all__)
+    assert not set(scaling.NAMES) & set(scaling.REFUSED)
+    with pytest.raises(ValueError, match=r"scaling must be one of 'linear', .*, got 'ntk-aware'"):
+        scaling.by_name("ntk-aware")

@@ -14,10 +14,13 @@ from posenc.scaling.given import Divisors, InverseFrequencies, Periods
 from posenc.scaling.interpolation import NTK, DynamicLinear, DynamicNTK, Linear, NTKByParts
 from posenc.scaling.longrope import LongRope
 from posenc.scaling.lookalikes import DiffusersNTK, KerasDynamic, VllmNTK
+from posenc.scaling.names import NAMES, REFUSED, by_name
 from posenc.scaling.yarn import DynamicYarn, Yarn, mscale_of
 
 __all__ = [
+    "NAMES",
     "NTK",
+    "REFUSED",
     "DiffusersNTK",
     "Divisors",
     "DynamicLinear",
@@ -34,5 +37,6 @@ __all__ = [
     "Scaling",
     "VllmNTK",
     "Yarn",
+    "by_name",
     "mscale_of",
 ]
