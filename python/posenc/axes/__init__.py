@@ -6,6 +6,21 @@
 """
 
 from posenc.axes._assemble import axial, from_bands
+from posenc.axes.bands import period_bands, pixel_bands
+from posenc.axes.blocks import BlockRope, axial_blocks
 from posenc.axes.text import mrope
+from posenc.axes.unequal import NOT_ROTATIONS, UnequalRope, hunyuan_vl, vjepa2
 
-__all__ = ["axial", "from_bands", "mrope"]
+__all__ = [
+    "NOT_ROTATIONS",
+    "BlockRope",
+    "UnequalRope",
+    "axial",
+    "axial_blocks",
+    "from_bands",
+    "hunyuan_vl",
+    "mrope",
+    "period_bands",
+    "pixel_bands",
+    "vjepa2",
+]

@@ -142,7 +142,7 @@ def axial(
     (16, 24, 80)
     """
     bands, factor = axial_bands(head_dim, axes, widths, base, scaling, precision)
-    arranged, axis_of_freq = arrange(bands, None if isinstance(axes, int) else axes, order)
+    arranged, axis_of_freq = arrange(bands, axes, order)
     own: dict[str, Any] = {"inv_freq": arranged}
     if factor != 1.0:
         own = {"scaling": InverseFrequencies(tuple(arranged.tolist()), factor), "rotary_dim": 2 * len(arranged)}
@@ -173,14 +173,10 @@ def axial_bands(
 
 
 def arrange(
-    bands: Bands, axes: Sequence[int] | None, order: str
+    bands: Bands, axes: int | Sequence[int] | None, order: str
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """Return inv_freq and axis_of_freq of blocks in an order."""
-    which = list(range(len(bands))) if axes is None else [check.integer("axes", a, 0) for a in axes]
-    if len(which) != len(bands):
-        raise ValueError(f"axes must name one axis for each of the {len(bands)} blocks, got {which}")
-    if sorted(set(which)) != list(range(max(which) + 1)):
-        raise ValueError(f"axes must name every axis from 0 on, got {which}")
+    which = block_axes(axes, len(bands))
     lengths = [len(band) for band in bands]
     inv_freq, axis_of_freq = np.concatenate(bands), np.repeat(which, lengths)
     if check.choice("order", order, ORDERS) == "blocks":
@@ -189,6 +185,21 @@ def arrange(
         raise ValueError(f"order 'alternating' needs blocks of one length, got {lengths}")
     turns = np.arange(len(inv_freq)).reshape(len(bands), -1).T.ravel()
     return inv_freq[turns], axis_of_freq[turns]
+
+
+def block_axes(axes: int | Sequence[int] | None, blocks: int) -> list[int]:
+    """Return which axis turns each block."""
+    if axes is None or not isinstance(axes, Sequence):
+        return list(range(blocks))
+    which = [check.integer(f"axes[{i}]", axis, 0) for i, axis in enumerate(axes)]
+    if len(which) != blocks or sorted(set(which)) != list(range(max(which, default=0) + 1)):
+        raise ValueError(f"axes must name an axis for each of {blocks} blocks, and every axis from 0 on, got {which}")
+    return which
+
+
+def indexable(positions: Any) -> Any:
+    """Return positions whose first axis can be indexed: arrays and tensors as they are, lists as an array."""
+    return positions if hasattr(positions, "shape") else np.asarray(positions)
 
 
 def checked_bands(bands: Sequence[npt.ArrayLike]) -> Bands:
