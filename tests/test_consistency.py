@@ -208,7 +208,7 @@ def test_dynamic_ntk_with_memory() -> None:
         found = ours(x, x, positions=positions)[1]
         assert np.allclose(ours.rope.inv_freq, module.inv_freq.numpy(), rtol=2.0**-22, atol=0)  # torch's pow
         assert int(module.max_seq_len_cached) == ours.cached_length
-        assert (found - wanted).abs().max() < 2e-6
+        assert (found - wanted).abs().max() < 2e-5  # 300 times the last bit of a frequency
         lengths.append(ours.cached_length)
         stale += ours.rope != ours._by_length.at(n)
     assert lengths == [48, 48, 49, 200, 200, 200, 48, 48, 60, 60, 61, 300, 300, 300, 48, 48]
