@@ -8,17 +8,20 @@
 from posenc.axes._assemble import axial, from_bands
 from posenc.axes.bands import period_bands, pixel_bands
 from posenc.axes.blocks import BlockRope, axial_blocks
+from posenc.axes.mixed import MixedRope, mixed_frequencies
 from posenc.axes.text import mrope
 from posenc.axes.unequal import NOT_ROTATIONS, UnequalRope, hunyuan_vl, vjepa2
 
 __all__ = [
     "NOT_ROTATIONS",
     "BlockRope",
+    "MixedRope",
     "UnequalRope",
     "axial",
     "axial_blocks",
     "from_bands",
     "hunyuan_vl",
+    "mixed_frequencies",
     "mrope",
     "period_bands",
     "pixel_bands",
