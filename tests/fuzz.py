@@ -71,6 +71,9 @@ class ByLength:
     ) -> tuple[np.ndarray, float]:
         return base ** (-np.arange(rotary_dim // 2) / (seq_len or 1)), 1.0
 
+    def effective_length(self, seq_len: int) -> int:
+        return seq_len
+
     def __repr__(self) -> str:
         return "ByLength()"
 

@@ -29,8 +29,13 @@ class Dynamic:
 
     depends_on_length = True
 
-    def frequencies(self, rotary_dim: int, base: float, seq_len: int | None = None, precision: str = "exact") -> tuple[np.ndarray, float]:
+    def frequencies(
+        self, rotary_dim: int, base: float, seq_len: int | None = None, precision: str = "exact"
+    ) -> tuple[np.ndarray, float]:
         return np.ones(rotary_dim // 2), 1.0
+
+    def effective_length(self, seq_len: int) -> int:
+        return seq_len
 
 
 class Arrays:
@@ -72,7 +77,13 @@ class Arrays:
         """Return what the calls of the tables can use."""
         return {
             **{name: getattr(self, name) for name in dir(self) if not name.startswith("_")},
-            **{"np": np, "posenc": posenc, "bfloat16": ml_dtypes.bfloat16, "as_strided": as_strided, "InverseFrequencies": InverseFrequencies},
+            **{
+                "np": np,
+                "posenc": posenc,
+                "bfloat16": ml_dtypes.bfloat16,
+                "as_strided": as_strided,
+                "InverseFrequencies": InverseFrequencies,
+            },
             "Rope": functools.partial(posenc.Rope, layout="half"),
             "table": posenc.rotary_table,
             "permute": posenc.permute_rotary_weights,

@@ -304,6 +304,9 @@ class ByLength:
         length = seq_len or 1
         return np.array([1 / (i + 1 + length) for i in range(rotary_dim // 2)]), 1 + length / 2**31
 
+    def effective_length(self, seq_len: int) -> int:
+        return seq_len
+
 
 @pytest.mark.parametrize("scaling", [None, ByLength()], ids=["fixed", "by length"])
 @given(kind=kinds, walk=st.permutations([0, 1, 500, 4095, 4096, 131072, 2**20, 2**24, 2**31 - 64]), seed=seeds)

@@ -39,6 +39,9 @@ class Stretched:
         stretch = max(1.0, (seq_len or 0) / 16)
         return base ** (-np.arange(0, rotary_dim, 2) / rotary_dim) / stretch, 1.0
 
+    def effective_length(self, seq_len: int) -> int:
+        return max(seq_len, 16)
+
 
 @dataclass(frozen=True)
 class Claimed:

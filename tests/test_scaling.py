@@ -430,3 +430,26 @@ def test_names() -> None:
     assert not set(scaling.NAMES) & set(scaling.REFUSED)
     with pytest.raises(ValueError, match=r"scaling must be one of 'linear', .*, got 'ntk-aware'"):
         scaling.by_name("ntk-aware")
+
+
+@pytest.mark.parametrize("ours", LENGTHS, ids=repr)
+def test_effective_length(ours: Any) -> None:
+    """The frequencies of a length are those of its effective one; and short lengths share one."""
+    assert isinstance(ours, scaling.LengthScaling)
+    for seq_len in (1, 100, 2047, 2048, 2049, 9000, 16384, 16385, 10**6):
+        wanted, factor = ours.frequencies(64, 1e4, seq_len)
+        found, same_factor = ours.frequencies(64, 1e4, ours.effective_length(seq_len))
+        assert np.array_equal(found, wanted)
+        assert factor == same_factor
+    assert ours.effective_length(1) == ours.effective_length(2048)
+
+
+def test_a_length_scaling_needs_an_effective_length() -> None:
+    class Half:
+        depends_on_length = True
+
+        def frequencies(self, *_: Any) -> tuple[np.ndarray, float]:
+            return np.ones(4), 1.0
+
+    with pytest.raises(TypeError, match="scaling must be None or a scaling of "):
+        posenc.Rope(8, layout="half", scaling=Half())

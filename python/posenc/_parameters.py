@@ -14,6 +14,23 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 MAX_AXES = 8
+_LONGEST_SHOWN = 100  # characters of a value in a message
+
+
+def shown(value: Any) -> str:
+    """Return a value as a message shows it: never the numbers of an array, and no more of others than fits a line."""
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and shape:
+        return f"{type(value).__name__} of shape {tuple(shape)} and dtype {getattr(value, 'dtype', None)}"
+    if isinstance(value, int) and value.bit_length() > _LONGEST_SHOWN:
+        return f"an integer of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}.."
+
+
+def is_boolean(value: Any) -> bool:
+    """Return whether a value is a boolean of Python, NumPy or torch, which would count as the number 0 or 1."""
+    return isinstance(value, (bool, np.bool_)) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
 
 
 def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
@@ -22,12 +39,12 @@ def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
         number = operator.index(value)
     except TypeError:
         number = None
-    if number is None or isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if number is None or is_boolean(value):
+        raise TypeError(f"{name} must be an integer, got {shown(value)}")
     if number < least:
-        raise ValueError(f"{name} must be at least {least}, got {number}")
+        raise ValueError(f"{name} must be at least {least}, got {shown(number)}")
     if most is not None and number > most:
-        raise ValueError(f"{name} must be at most {most}, got {number}")
+        raise ValueError(f"{name} must be at most {most}, got {shown(number)}")
     return number
 
 
@@ -35,7 +52,7 @@ def choice(name: str, value: Any, choices: Iterable[str]) -> str:
     """Return value if it is one of the names."""
     names = list(choices)
     if not isinstance(value, str) or value not in names:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, names))}, got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, names))}, got {shown(value)}")
     return value
 
 
@@ -47,10 +64,10 @@ def finite(name: str, value: Any, what: str = "finite") -> float:
         number = None
     except OverflowError:
         number = math.inf
-    if number is None:
-        raise TypeError(f"{name} must be a number, got {value!r}")
+    if number is None or is_boolean(value):
+        raise TypeError(f"{name} must be a number, got {shown(value)}")
     if not math.isfinite(number):
-        raise ValueError(f"{name} must be {what}, got {value!r}")
+        raise ValueError(f"{name} must be {what}, got {shown(value)}")
     return number
 
 
@@ -58,7 +75,7 @@ def positive(name: str, value: Any) -> float:
     """Return a number as a positive, finite float."""
     number = finite(name, value, "positive and finite")
     if number <= 0:
-        raise ValueError(f"{name} must be positive and finite, got {value!r}")
+        raise ValueError(f"{name} must be positive and finite, got {shown(value)}")
     return number
 
 
@@ -66,7 +83,7 @@ def fraction(name: str, value: Any) -> float:
     """Return a number between 0 and 1."""
     number = finite(name, value, "between 0 and 1")
     if not 0 <= number <= 1:
-        raise ValueError(f"{name} must be between 0 and 1, got {value!r}")
+        raise ValueError(f"{name} must be between 0 and 1, got {shown(value)}")
     return number
 
 
@@ -74,7 +91,7 @@ def not_negative(name: str, value: Any) -> float:
     """Return a number as a finite float of at least 0."""
     number = finite(name, value)
     if number < 0:
-        raise ValueError(f"{name} must be at least 0, got {value!r}")
+        raise ValueError(f"{name} must be at least 0, got {shown(value)}")
     return number
 
 
@@ -82,7 +99,7 @@ def at_least_one(name: str, value: Any) -> float:
     """Return a number as a finite float of at least 1."""
     number = finite(name, value)
     if number < 1:
-        raise ValueError(f"{name} must be at least 1, got {value!r}")
+        raise ValueError(f"{name} must be at least 1, got {shown(value)}")
     return number
 
 
@@ -94,14 +111,14 @@ def optional(checked: Callable[[str, Any], float], name: str, value: Any) -> flo
 def flag(name: str, value: Any) -> bool:
     """Return a boolean."""
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
+        raise TypeError(f"{name} must be True or False, got {shown(value)}")
     return bool(value)
 
 
 def numbers(name: str, values: Any, checked: Callable[[str, Any], float]) -> tuple[float, ...]:
     """Return a tuple of checked floats from a sequence or an array; a message names the index."""
     if isinstance(values, str) or not hasattr(values, "__iter__"):
-        raise TypeError(f"{name} must be a sequence of numbers, got {values!r}")
+        raise TypeError(f"{name} must be a sequence of numbers, got {shown(values)}")
     result = tuple(checked(f"{name}[{i}]", value) for i, value in enumerate(values))
     if not result:
         raise ValueError(f"{name} must not be empty")
@@ -112,15 +129,16 @@ def base(value: Any) -> float:
     """Return a base of frequencies; beyond these bounds parts of their low words would underflow."""
     number = positive("base", value)
     if not 1e-300 <= number <= 1e300:
-        raise ValueError(f"base must lie between 1e-300 and 1e300, got {value!r}")
+        raise ValueError(f"base must lie between 1e-300 and 1e300, got {shown(value)}")
     return number
 
 
 def scaling(value: Any) -> Any:
     """Return a frequency scaling, or None."""
-    if value is None or (hasattr(value, "frequencies") and hasattr(value, "depends_on_length")):
+    named = ["frequencies", "depends_on_length"] + ["effective_length"] * bool(getattr(value, "depends_on_length", 0))
+    if value is None or all(hasattr(value, name) for name in named):
         return value
-    raise TypeError(f"scaling must be None or a scaling of posenc.scaling, got {value!r}")
+    raise TypeError(f"scaling must be None or a scaling of posenc.scaling, got {shown(value)}")
 
 
 def plain_array(name: str, value: Any) -> npt.NDArray[Any]:
@@ -207,7 +225,7 @@ def rotary_width(head_dim: int, rotary_dim: Any, rotary_offset: int, pairs: int 
 
 def is_float64(dtype: npt.DTypeLike) -> bool:
     """Return whether a table dtype is float64; float32 is the other one there is."""
-    kind = np.dtype(dtype)
+    kind = None if dtype is None else np.dtype(dtype)  # NumPy reads None as float64
     if kind not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise TypeError(f"dtype must be float32 or float64, got {kind}")
     return bool(kind == np.dtype(np.float64))

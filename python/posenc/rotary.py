@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -96,6 +97,7 @@ class Rope:
 
     __slots__ = (
         "_axis_of_freq",
+        "_hash",
         "_inv_freq",
         "_inverse_spec",
         "_key",
@@ -127,6 +129,7 @@ class Rope:
     _spec: Any  # what C reads, forward
     _inverse_spec: Any
     _key: tuple[Any, ...]
+    _hash: int
 
     def __init__(
         self,
@@ -163,6 +166,7 @@ class Rope:
         self._put(self._find_frequencies(width, given))
         self._put({"_spec": self._make_spec(inverse=False), "_inverse_spec": self._make_spec(inverse=True)})
         self._put({"_key": (*self._arguments().items(), self._inv_freq.tobytes())})
+        self._put({"_hash": hash(self._key)})
 
     def _put(self, values: dict[str, Any]) -> None:
         for name, value in values.items():
@@ -253,6 +257,8 @@ class Rope:
             _rotate(self._spec, q, k, out, positions, offset, seq_axis, 0, False)  # checks, and defers all work
             rope = self.at(check.sequence_length(seq_len, positions, offset, _split.sliceable(q).shape[seq_axis]))
             return rope(q, k, positions=positions, offset=offset, seq_axis=seq_axis, inverse=inverse, out=out)
+        if seq_len is not None:
+            check.integer("seq_len", seq_len, 1)
         spec = self._inverse_spec if inverse else self._spec
         result = _rotate(spec, q, k, out, positions, offset, seq_axis, _SPLIT_BYTES, False)
         if type(result) is int:
@@ -288,12 +294,7 @@ class Rope:
         Rope
         """
         seq_len = check.integer("seq_len", seq_len, 1)
-        if not self._varies:
-            return self
-        from posenc.scaling import InverseFrequencies
-
-        inv_freq, factor = self._scaled(self.rotary_dim + self.rotary_dim % 2, seq_len)
-        return self._replace(scaling=InverseFrequencies(tuple(inv_freq.tolist()), factor))
+        return _fixed(self, self.scaling.effective_length(seq_len)) if self._varies else self
 
     def table(self, positions: Any, *, dtype: npt.DTypeLike = np.float32, out: Any = None) -> tuple[Any, Any]:
         """Return (cos, sin) for positions, the attention factor multiplied in.
@@ -350,7 +351,7 @@ class Rope:
         return self._key == other._key if isinstance(other, Rope) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash(self._key)
+        return self._hash
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (self._arguments(),)
@@ -358,6 +359,15 @@ class Rope:
     def __repr__(self) -> str:
         named = (f"{name}={value!r}" for name, value in self._arguments().items() if name != "head_dim")
         return f"Rope({self.head_dim}, {', '.join(named)})"
+
+
+@lru_cache(maxsize=64)
+def _fixed(rope: Rope, seq_len: int) -> Rope:
+    """Make the Rope of a length. Kept for a while: token after token, LongRoPE has two and no more."""
+    from posenc.scaling import InverseFrequencies
+
+    inv_freq, factor = rope._scaled(rope.rotary_dim + rope.rotary_dim % 2, seq_len)
+    return rope._replace(scaling=InverseFrequencies(tuple(inv_freq.tolist()), factor))
 
 
 def _rebuild(arguments: dict[str, Any]) -> Rope:

@@ -8,7 +8,7 @@ logarithms and powers: the same bits on every machine.
 >>> inv_freq, attention_factor = posenc.scaling.Linear(4.0).frequencies(128, 10_000.0)
 """
 
-from posenc.scaling._protocol import Scaling
+from posenc.scaling._protocol import LengthScaling, Scaling
 from posenc.scaling.bands import Llama3, Proportional
 from posenc.scaling.given import Divisors, InverseFrequencies, Periods
 from posenc.scaling.interpolation import NTK, DynamicLinear, DynamicNTK, Linear, NTKByParts
@@ -28,6 +28,7 @@ __all__ = [
     "DynamicYarn",
     "InverseFrequencies",
     "KerasDynamic",
+    "LengthScaling",
     "Linear",
     "Llama3",
     "LongRope",

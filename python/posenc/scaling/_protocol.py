@@ -46,6 +46,15 @@ class Scaling(Protocol):
         ...
 
 
+@runtime_checkable
+class LengthScaling(Scaling, Protocol):
+    """A scaling whose `depends_on_length` is set."""
+
+    def effective_length(self, seq_len: int) -> int:
+        """Return one length for all that have the frequencies of seq_len."""
+        ...
+
+
 def finished(inv_freq: npt.NDArray[Any], attention_factor: float = 1.0) -> Frequencies:
     """Return what `Scaling.frequencies` does, of a working array in float32 or float64."""
     return inv_freq.astype(np.float64), float(attention_factor)

@@ -131,6 +131,10 @@ class DynamicNTK:
                 base = check.base(base * _exact.power(growth, exponent))
         return finished(unscaled(rotary_dim, base, precision))
 
+    def effective_length(self, seq_len: int) -> int:
+        """Return seq_len, or L up to there."""
+        return max(seq_len, self.original_max_position_embeddings)
+
     def _float32_base(self, base: float, seq_len: int, exponent: float) -> float:
         """The length is in a tensor in transformers, which makes every step of this float32."""
         narrow = np.float32
@@ -172,6 +176,10 @@ class DynamicLinear:
         """Return (inv_freq, 1.0) for a length."""
         needed = 1.0 if seq_len is None else seq_len / self.original_max_position_embeddings
         return finished(unscaled(rotary_dim, base, precision) / max(self.factor, needed))
+
+    def effective_length(self, seq_len: int) -> int:
+        """Return seq_len, or L up to there."""
+        return max(seq_len, self.original_max_position_embeddings)
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,10 @@ class LongRope:
             return seq_len is not None and seq_len > self.original_max_position_embeddings
         return self.switch == "long"
 
+    def effective_length(self, seq_len: int) -> int:
+        """Return L + 1 where the long list is used, else L."""
+        return self.original_max_position_embeddings + self._is_long(seq_len)
+
     def attention(self, long: bool) -> float:
         """Return what multiplies cosine and sine for short or long sequences."""
         mscale = self.long_mscale if long else self.short_mscale

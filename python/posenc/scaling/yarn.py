@@ -214,3 +214,7 @@ class DynamicYarn:
         if factor == 1:
             return finished(unscaled(rotary_dim, base, precision))
         return replace(self._of_factor(self.factor), factor=factor).frequencies(rotary_dim, base, None, precision)
+
+    def effective_length(self, seq_len: int) -> int:
+        """Return seq_len, or L up to there."""
+        return max(seq_len, self.original_max_position_embeddings)
