@@ -84,9 +84,19 @@ def _tables(avx512: bool) -> Iterator[Goal]:
     yield Goal("table-*", both, MADE, "NumPy float32, given", 1 / 4)
 
 
+def _scaled() -> Iterator[Goal]:
+    """A scaling costs nothing: 1.1 is room for noise, not for work."""
+    for scaling in ("Llama3", "Yarn"):
+        yield Goal("scaled-*", (1,), f"posenc, {scaling}", "posenc, not scaled", 1.1)
+    for scaling in ("LongRope by length", "DynamicNTK"):
+        yield Goal("scaled-table", (1,), f"posenc, {scaling}", "posenc, not scaled", 1.1)
+    for config in ("llama3", "DeepSeek-V3", "Phi-3.5"):
+        yield Goal("config", (1,), f"posenc, {config}", "", 200)
+
+
 def goals(avx512: bool) -> list[Goal]:
     """Return all goals."""
-    return [*_against_limits(), *_against_peers(), *_tables(avx512)]
+    return [*_against_limits(), *_against_peers(), *_tables(avx512), *_scaled()]
 
 
 def _line(goal: Goal, result: Result, rows: dict[str, Row]) -> str:
