@@ -52,11 +52,11 @@ def pixel_bands(
     [1.0, 3.0, 5.0]
     """
     count, max_freq = check.integer("count", count, 1), check.positive("max_freq", max_freq)
-    kind = _kind(precision)
+    kind = kind_of(precision)
     if check.choice("spacing", spacing, ("linear", "log2")) == "linear":
-        bands = _linspace(1.0, max_freq / 2, count, kind)
+        bands = linspace(1.0, max_freq / 2, count, kind)
     else:
-        exponents = _linspace(0.0, _exact.log(max_freq) / _exact.log(2.0) - 1, count, kind)
+        exponents = linspace(0.0, _exact.log(max_freq) / _exact.log(2.0) - 1, count, kind)
         bands = np.array([_exact.power(2.0, float(e)) for e in exponents], kind)
     return np.asarray(bands * kind(_PI), np.float64)
 
@@ -102,23 +102,24 @@ def period_bands(
     >>> (6.283185307179586 / axes.period_bands(3, min_period=0.5, max_period=2.0)).tolist()
     [0.5, 1.0, 2.0]
     """
-    count, kind = check.integer("count", count, 1), _kind(precision)
+    count, kind = check.integer("count", count, 1), kind_of(precision)
     if base is not None and min_period is None and max_period is None:
         inverse = unscaled(2 * count, check.base(base), precision)
     elif base is None and min_period is not None and max_period is not None:
         low, high = check.positive("min_period", min_period), check.positive("max_period", max_period)
-        powers = [_exact.power(high / low, float(e)) for e in _linspace(0.0, 1.0, count, kind)]
+        powers = [_exact.power(high / low, float(e)) for e in linspace(0.0, 1.0, count, kind)]
         inverse = 1 / (kind(low) * np.array(powers, kind))
     else:
         raise ValueError("give either base, or min_period and max_period")
     return np.asarray(kind(_exact.TWO_PI) * inverse, np.float64)
 
 
-def _kind(precision: str) -> Any:
+def kind_of(precision: str) -> Any:
+    """Return the NumPy type that a precision computes in."""
     return np.float32 if check.choice("precision", precision, PRECISIONS) == "float32" else np.float64
 
 
-def _linspace(start: float, stop: float, count: int, kind: Any) -> npt.NDArray[Any]:
+def linspace(start: float, stop: float, count: int, kind: Any) -> npt.NDArray[Any]:
     """Return torch.linspace: forwards in the first half, backwards from the end in the second."""
     if count == 1:
         return np.array([start], kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,6 +12,7 @@ from posenc import _core
 from posenc import _parameters as check
 from posenc._frequencies import PRECISIONS, unscaled
 from posenc.axes._assemble import indexable
+from posenc.axes.bands import kind_of
 from posenc.tables import LAYOUTS, apply_rotary_emb, rotary_table
 
 if TYPE_CHECKING:
@@ -150,7 +152,7 @@ class MixedRope:
             raise ValueError(f"head_axis must be an axis of {heads} heads beside seq_axis, got {head_axis} of {shape}")
         return _View(_move(x, head, 0), None if out is None else _move(out, head, 0), seq + (seq < head), head)
 
-    def table(self, positions: Any, *, dtype: npt.DTypeLike = np.float32) -> tuple[Array, Array]:
+    def table(self, positions: Any, *, dtype: npt.DTypeLike = np.float32) -> tuple[Any, Any]:
         """Return (cos, sin) for positions.
 
         Parameters
@@ -160,12 +162,16 @@ class MixedRope:
 
         Returns
         -------
-        cos, sin : ndarray of shape (heads, seq, pairs), (seq, pairs) or (batch, seq, pairs)
+        cos, sin : arrays of shape (heads, seq, pairs), (seq, pairs) or (batch, seq, pairs)
+            Torch tensors where positions is one.
         """
-        kind = np.float32 if self.precision == "float32" else np.float64
-        angles = self._angles(check.plain_array("positions", indexable(positions)), kind)
+        angles = self._angles(check.plain_array("positions", indexable(positions)), kind_of(self.precision))
         cos, sin = rotary_table([1.0], angles.ravel(), dtype=dtype)  # position 1, the angles as frequencies
-        return cos.reshape(angles.shape), sin.reshape(angles.shape)
+        tables = cos.reshape(angles.shape), sin.reshape(angles.shape)
+        torch = sys.modules.get("torch")
+        if torch is not None and isinstance(positions, torch.Tensor):
+            return torch.from_numpy(tables[0]), torch.from_numpy(tables[1])
+        return tables
 
     def _angles(self, positions: Array, kind: Any) -> Array:
         per_head = self.inv_freq.ndim == 3
@@ -225,7 +231,7 @@ def mixed_frequencies(
     turned = check.plain_array("angles", angles)
     if turned.ndim != 1 or not len(turned) or turned.dtype.kind not in "iuf":
         raise ValueError(f"angles must be numbers of shape (heads,), got {turned.dtype} of {turned.shape}")
-    kind = np.float32 if precision == "float32" else np.float64
+    kind = kind_of(precision)
     size = unscaled(head_dim // 2, check.base(base), precision).astype(kind)
     cos, sin = (t.reshape(-1, 1) for t in rotary_table([1.0], turned.astype(np.float64), dtype=kind))
     along = np.concatenate([size * cos, size * -sin], axis=-1), np.concatenate([size * sin, size * cos], axis=-1)

@@ -103,30 +103,33 @@ def mrope(
     )
 
 
-def _filling(sections: list[int], pairs: int, axes: Sequence[int]) -> None:
-    if len(sections) not in axes:
-        raise ValueError(f"sections must have {' to '.join(map(str, axes))} entries in this order, got {sections}")
+def _count(sections: list[int], least: int, most: int) -> None:
+    if not least <= len(sections) <= most:
+        wanted = f"{least}" if least == most else f"{least} to {most}"
+        raise ValueError(f"sections must have {wanted} entries in this order, got {sections}")
+
+
+def _fill(sections: list[int], pairs: int) -> None:
     if sum(sections) != pairs:
         raise ValueError(f"sections must have the sum rotary_dim/2 = {pairs}, got {sections} (sum {sum(sections)})")
 
 
 def _chunked(sections: list[int], pairs: int) -> Axes:
-    _filling(sections, pairs, range(2, check.MAX_AXES + 1))
+    _count(sections, 2, check.MAX_AXES)
+    _fill(sections, pairs)
     return np.repeat(np.arange(len(sections)), sections)
 
 
 def _clamped(sections: list[int], pairs: int) -> Axes:
-    count = len(sections)
-    if not 2 <= count <= check.MAX_AXES:
-        raise ValueError(f"sections must have 2 to {check.MAX_AXES} entries in this order, got {sections}")
+    _count(sections, 2, check.MAX_AXES)
     axis_of_freq = np.zeros(pairs, np.int64)
-    for axis in range(1, count):
-        axis_of_freq[axis : count * sections[axis] : count] = axis
+    for axis in range(1, len(sections)):
+        axis_of_freq[axis : len(sections) * sections[axis] : len(sections)] = axis
     return axis_of_freq
 
 
 def _interleaved(sections: list[int], pairs: int) -> Axes:
-    _filling(sections, pairs, range(2, check.MAX_AXES + 1))
+    _fill(sections, pairs)
     axis_of_freq = _clamped(sections, pairs)
     counts = np.bincount(axis_of_freq, minlength=len(sections)).tolist()
     if counts != sections:
@@ -135,14 +138,16 @@ def _interleaved(sections: list[int], pairs: int) -> Axes:
 
 
 def _interleaved_ggml(sections: list[int], pairs: int) -> Axes:
-    _filling(sections, pairs, [4])
+    _count(sections, 4, 4)
+    _fill(sections, pairs)
     index = np.arange(pairs)
     limits = 3 * np.array(sections)[index % 3]
     return np.where(index < limits, index % 3, 3)
 
 
 def _hw_then_t(sections: list[int], pairs: int) -> Axes:
-    _filling(sections, pairs, [3])
+    _count(sections, 3, 3)
+    _fill(sections, pairs)
     h, w, t = sections
     if h != w:
         raise ValueError(f"sections (h, w, t) must have h equal to w where they take turns, got {sections}")
