@@ -296,6 +296,48 @@ class Rope:
         seq_len = check.integer("seq_len", seq_len, 1)
         return _fixed(self, self.scaling.effective_length(seq_len)) if self._varies else self
 
+    def shift(self, k: Any, delta: Any, *, seq_axis: int = -2, out: Any = None) -> Any:
+        """Move cached keys: what this Rope rotated at position p becomes what it would have made at p + delta.
+
+        A pure rotation by delta * inv_freq, in the layout in which the keys were written; the attention factor is in
+        them already. Repeating it adds up errors: see `posenc.rerotate.rerotate`, which is for other frequencies.
+
+        Parameters
+        ----------
+        k : NumPy array or torch CPU tensor, shape (..., seq, head_dim)
+            Rotated keys.
+        delta : array_like
+            Integers or floats, in tokens: one number, (seq,) for each token, (batch, 1) for each row, or (batch, seq).
+            With n position axes one number for all of them, or a leading axis of length n.
+        seq_axis : int
+        out : array, optional
+            Where to write; may be k itself.
+
+        Returns
+        -------
+        array
+            `out` where given, else a new array like k.
+
+        Raises
+        ------
+        ValueError
+            For a length-dependent scaling (take `at(n)` of the length that the keys were rotated for), for a whole odd
+            head, whose last pair has lost an element, and for shapes that do not fit.
+        TypeError, BufferError
+            As in a call.
+
+        Examples
+        --------
+        >>> rope = posenc.Rope(8, layout="half")
+        >>> raw = np.ones((2, 4, 8), np.float32)
+        >>> cache = rope(raw, offset=100)
+        >>> bool(np.allclose(rope.shift(cache, -100), rope(raw), atol=1e-6))
+        True
+        """
+        from posenc.rerotate import shift
+
+        return shift(self, k, delta, seq_axis=seq_axis, out=out)
+
     def table(self, positions: Any, *, dtype: npt.DTypeLike = np.float32, out: Any = None) -> tuple[Any, Any]:
         """Return (cos, sin) for positions, the attention factor multiplied in.
 
