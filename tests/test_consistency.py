@@ -103,21 +103,24 @@ def test_raw_keys_leave_what_the_length_does() -> None:
 
 def test_where_it_is_and_how_large() -> None:
     """The largest drift of a cache across LongRoPE's switch, found here from the rotations themselves."""
-    q, k = qk(1, 1)
+    q, k = qk(4, 2)
     rope = VARYING["longrope"]
     before, after = rope.at(TRAINED), rope.at(TOTAL)
-    right = np.tril((after(q) @ after(k).transpose(0, 2, 1))[0])
     cached = before(k)
     cached[:, TRAINED:] = after(k)[:, TRAINED:]  # the tokens behind the switch came one by one
-    left = (after(q) @ cached.transpose(0, 2, 1))[0]
-    left[:TRAINED] = (before(q) @ before(k).transpose(0, 2, 1))[0, :TRAINED]
-    norms = np.linalg.norm(q[0], axis=-1)[:, None] * np.linalg.norm(k[0], axis=-1)
-    relative = np.abs(np.tril(left) - right) / norms
-    query, key = np.unravel_index(int(relative.argmax()), relative.shape)
+    differences = []
+    for head in range(4):  # two queries share a key head
+        right = after(q[head]) @ after(k[head // 2]).T
+        left = after(q[head]) @ cached[head // 2].T
+        left[:TRAINED] = before(q[head])[:TRAINED] @ before(k[head // 2]).T
+        norms = np.linalg.norm(q[head], axis=-1)[:, None] * np.linalg.norm(k[head // 2], axis=-1)
+        differences.append(np.stack([np.abs(np.tril(left - right)) / norms, np.abs(left - right)]))
+    relative, absolute = np.stack(differences, axis=1)
+    where = np.unravel_index(int(relative.argmax()), relative.shape)
     found = report(rope, q=q, k=k)["stepwise"]
-    assert (found.query, found.key) == (query, key)
-    assert np.isclose(found.relative, relative.max(), rtol=1e-12)
-    assert np.isclose(found.absolute, np.abs(np.tril(left) - right)[query, key], rtol=1e-12)
+    assert (found.query, found.key) == where[1:]
+    assert np.isclose(found.relative, relative[where], rtol=1e-12)
+    assert np.isclose(found.absolute, absolute[where], rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", VARYING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,7 @@ _LIMIT = 2.0**31
 def shift(rope: Rope, k: Any, delta: Any, *, seq_axis: int = -2, out: Any = None) -> Any:
     """Move rotated keys by some positions; see `Rope.shift`, which is this."""
     _check_rope("rope", rope)
-    turn = _turn(rope, rope.inv_freq, 1.0)
-    return turn(k, positions=_spread(delta, _length(k, seq_axis), rope.axes), seq_axis=seq_axis, out=out)
+    return _mover(rope)(k, positions=_spread(delta, _length(k, seq_axis), rope.axes), seq_axis=seq_axis, out=out)
 
 
 def rerotate(
@@ -84,11 +84,22 @@ def rerotate(
     """
     for name, rope in (("source", source), ("target", target)):
         _check_rope(name, rope)
+    return _changer(source, target)(k, positions=positions, offset=offset, seq_axis=seq_axis, out=out)
+
+
+@lru_cache(maxsize=64)
+def _mover(rope: Rope) -> Rope:
+    """Return the Rope that moves keys of another one; kept, since a decoder moves its cache token after token."""
+    return _turn(rope, rope.inv_freq, 1.0)
+
+
+@lru_cache(maxsize=64)
+def _changer(source: Rope, target: Rope) -> Rope:
+    """Return the Rope that turns keys of one Rope into those of another."""
     for what, one, other in _places(source, target):
         if one != other:
             raise ValueError(f"source and target must agree in {what}, got {one!r} and {other!r}")
-    turn = _turn(source, target.inv_freq - source.inv_freq, target.attention_factor / source.attention_factor)
-    return turn(k, positions=positions, offset=offset, seq_axis=seq_axis, out=out)
+    return _turn(source, target.inv_freq - source.inv_freq, target.attention_factor / source.attention_factor)
 
 
 def _check_rope(name: str, rope: Any) -> None:
