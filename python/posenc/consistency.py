@@ -150,6 +150,10 @@ def decode_consistency(
     TypeError, ValueError
         For shapes and numbers that do not fit, and whatever the scheme raises.
 
+    Notes
+    -----
+    Some arrays of heads * (prompt + steps) ** 2 float64 are made on the way; a few hundred tokens show what there is.
+
     Examples
     --------
     >>> import posenc

@@ -189,8 +189,8 @@ def scale_queries(q: Any, positions: Any, scheme: QueryScale, *, seq_axis: int =
 
     Notes
     -----
-    Written as a rotation by no angle, a * scale - b * 0, in the pass that all rotations take. Where b is infinite or
-    NaN, so is the result beside it; q.k is that anyway.
+    Written as a rotation by no angle, a * scale - b * 0, in the pass that all rotations take: a zero may lose its sign,
+    and where b is infinite or NaN, the result is NaN, as q.k would be.
 
     Examples
     --------

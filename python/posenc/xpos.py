@@ -117,8 +117,8 @@ class XPos:
         """
         where = self._checked(q, k, out, positions, offset, seq_axis)
         first, second = (None, None) if out is None else out
-        tables = [self._table(where, sign, q) for sign in (1, -1)]  # both, so that an error comes before any result
-        return self._apply(q, tables[0], seq_axis, first), self._apply(k, tables[1], seq_axis, second)
+        for_q, for_k = self._tables(where, q)
+        return self._apply(q, for_q, seq_axis, first), self._apply(k, for_k, seq_axis, second)
 
     def queries(self, q: Any, *, positions: Any = None, offset: Any = 0, seq_axis: int = -2, out: Any = None) -> Any:
         """Turn and scale queries alone, as in a decode step whose keys are cached.
@@ -126,7 +126,7 @@ class XPos:
         Parameters, result and errors as in a call.
         """
         where = self._checked(q, None, out, positions, offset, seq_axis)
-        return self._apply(q, self._table(where, 1, q), seq_axis, out)
+        return self._apply(q, self._tables(where, q)[0], seq_axis, out)
 
     def keys(self, k: Any, *, positions: Any = None, offset: Any = 0, seq_axis: int = -2, out: Any = None) -> Any:
         """Turn and scale keys alone.
@@ -134,7 +134,7 @@ class XPos:
         Parameters, result and errors as in a call.
         """
         where = self._checked(k, None, out, positions, offset, seq_axis)
-        return self._apply(k, self._table(where, -1, k), seq_axis, out)
+        return self._apply(k, self._tables(where, k)[1], seq_axis, out)
 
     def scale(self, positions: Any) -> npt.NDArray[np.float64]:
         """Return zeta ** ((positions - centre) / scale_base), what queries are multiplied by; keys by its inverse.
@@ -180,13 +180,16 @@ class XPos:
             )
         return np.asarray(distances[..., None] * decay)
 
-    def _table(self, positions: npt.NDArray[np.float64], sign: int, x: Any) -> tuple[Any, Any]:
-        """Return cosine and sine times the scale (sign 1) or its inverse (-1), as wide as x needs them."""
+    def _tables(self, positions: npt.NDArray[np.float64], x: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+        """Return (cos, sin) for queries and for keys, as wide as x needs them."""
         dtype = str(_split.sliceable(x).dtype).removeprefix("torch.")
-        scale = _series.exp(sign * self._logarithm(positions, dtype))
         kind = np.float64 if dtype == "float64" else np.float32
+        scale = _series.exp(self._logarithm(positions, dtype))
         cos, sin = self.rope.table(positions, dtype=np.float64)
-        return (cos * scale).astype(kind), (sin * scale).astype(kind)
+        return (
+            ((cos * scale).astype(kind), (sin * scale).astype(kind)),
+            ((cos / scale).astype(kind), (sin / scale).astype(kind)),
+        )
 
     def _apply(self, x: Any, table: tuple[Any, Any], seq_axis: int, out: Any) -> Any:
         cos, sin = table
