@@ -184,11 +184,25 @@ int pe_check_same_shape(const pe_array *a, const char *a_name, const pe_array *b
     return -1;
 }
 
+/* Python's own, or an array or tensor of them: as an integer it would be 0 or 1 */
+bool pe_is_boolean(PyObject *object) {
+    if (PyLong_Check(object)) return PyBool_Check(object);
+    PyObject *dtype = PyObject_GetAttrString(object, "dtype"), *text = dtype ? PyObject_Str(dtype) : NULL;
+    bool found = text && PyUnicode_Check(text) &&
+                 (PyUnicode_CompareWithASCIIString(text, "bool") == 0 ||
+                  PyUnicode_CompareWithASCIIString(text, "torch.bool") == 0);
+    Py_XDECREF(dtype);
+    Py_XDECREF(text);
+    PyErr_Clear();
+    return found;
+}
+
 int pe_parse_seq_axis(PyObject *object, int ndim, const char *name, int *axis) {
-    Py_ssize_t value = PyNumber_AsSsize_t(object, NULL); /* clipped: out of bounds either way */
-    if (value == -1 && PyErr_Occurred()) {
-        if (PyErr_ExceptionMatches(PyExc_TypeError))
-            PyErr_Format(PyExc_TypeError, "seq_axis must be an integer, got %R", object);
+    bool boolean = pe_is_boolean(object);
+    Py_ssize_t value = boolean ? -1 : PyNumber_AsSsize_t(object, NULL); /* clipped: out of bounds either way */
+    if (boolean || (value == -1 && PyErr_Occurred())) {
+        if (boolean || PyErr_ExceptionMatches(PyExc_TypeError))
+            PyErr_Format(PyExc_TypeError, "seq_axis must be an integer, got %R", (PyObject *)Py_TYPE(object));
         return -1;
     }
     Py_ssize_t index = value < 0 ? value + ndim : value;
@@ -204,12 +218,6 @@ int pe_parse_seq_axis(PyObject *object, int ndim, const char *name, int *axis) {
     return 0;
 }
 
-int pe_raise_position(void) {
-    PyErr_SetString(PyExc_ValueError,
-                    "positions must be finite, with |position| and |position * inv_freq| below 2**31");
-    return -1;
-}
-
 /* ---- long work ---- */
 
 static int64_t now(void) {
@@ -218,18 +226,7 @@ static int64_t now(void) {
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-void pe_release_begin(pe_release *r) {
-    r->checked = now();
-    r->interrupted = false;
-    r->thread = PyEval_SaveThread();
-}
-
-int pe_release_end(pe_release *r) {
-    PyEval_RestoreThread(r->thread);
-    return r->interrupted ? -1 : 0;
-}
-
-bool pe_release_poll(void *release) {
+static bool poll(void *release) {
     pe_release *r = release;
     int64_t time = now();
     if (time - r->checked < 25 * 1000000 && time >= r->checked) return false;
@@ -238,4 +235,17 @@ bool pe_release_poll(void *release) {
     r->thread = PyEval_SaveThread();
     r->checked = now();
     return r->interrupted;
+}
+
+pe_poll *pe_release_begin(pe_release *r, size_t bytes) {
+    *r = (pe_release){.thread = NULL};
+    if (bytes <= PE_RELEASE_BYTES) return NULL;
+    r->checked = now();
+    r->thread = PyEval_SaveThread();
+    return poll;
+}
+
+int pe_release_end(pe_release *r) {
+    if (r->thread) PyEval_RestoreThread(r->thread);
+    return r->interrupted ? -1 : 0;
 }

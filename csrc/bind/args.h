@@ -98,20 +98,22 @@ int pe_parse_table_positions(pe_state *state, PyObject *object, int axes, pe_pos
 /* An output that holds the positions would change them under way. */
 int pe_check_positions_disjoint(const pe_position_args *p, const pe_array *out, const char *out_name);
 void pe_positions_clear(pe_position_args *p);
+/* Every position, for batch rows and seq positions each; -1 for one out of bounds, and where a signal handler raised. */
+int pe_require_positions(const pe_frequencies *freq, const pe_positions *positions, size_t batch, size_t seq);
+int pe_require_rows(const pe_positions *positions, size_t batch, size_t seq, size_t table_rows);
 
 int pe_parse_seq_axis(PyObject *object, int ndim, const char *name, int *axis);
 const char *pe_shape_text(const pe_view *v, char *buffer, size_t size); /* "(2, 8, 128)" */
-int pe_raise_position(void);                                            /* -1, for PE_POSITION */
+bool pe_is_boolean(PyObject *object);
 
-/* Long work without the GIL: looks for signals every 25 ms. */
+/* Work on so many bytes: without the GIL where they are many, and then with a look for signals every 25 ms. */
 typedef struct {
-    PyThreadState *thread;
-    int64_t checked; /* ns */
+    PyThreadState *thread; /* NULL where the GIL is kept */
+    int64_t checked;       /* ns */
     bool interrupted;
 } pe_release;
-void pe_release_begin(pe_release *r);
-int pe_release_end(pe_release *r); /* -1 where a signal handler raised */
-bool pe_release_poll(void *release);
+pe_poll *pe_release_begin(pe_release *r, size_t bytes); /* what core is to call, with r, or NULL */
+int pe_release_end(pe_release *r);                      /* -1 where a signal handler raised */
 
 /* spec_py.c: what a Rope holds for C */
 typedef struct {

@@ -162,11 +162,9 @@ static int work(pe_operation *op, size_t bytes, int stream) {
     pe_operand operands[2];
     for (int i = 0; i < op->n; i++) operands[i].x = &op->x[i].view, operands[i].y = &op->y[i].view;
     op->how.stream = stream || bytes > PE_STREAM_BYTES;
-    if (bytes <= PE_RELEASE_BYTES)
-        return pe_rotate(op->state->kernels, &op->how, &op->rows, operands, op->n, NULL, NULL) == PE_OK ? 0 : -1;
     pe_release release;
-    pe_release_begin(&release);
-    pe_rotate(op->state->kernels, &op->how, &op->rows, operands, op->n, pe_release_poll, &release);
+    pe_poll *poll = pe_release_begin(&release, bytes);
+    pe_rotate(op->state->kernels, &op->how, &op->rows, operands, op->n, poll, &release);
     return pe_release_end(&release);
 }
 

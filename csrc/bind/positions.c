@@ -14,8 +14,22 @@ static PyObject *convert_uint64(PyArrayObject *array) {
     return result;
 }
 
+/* What an argument may be, as its messages say it. */
+typedef struct {
+    const char *name, *expected;
+    bool only_int64;
+} argument;
+static const argument POSITIONS = {"positions", "integers, float32 or float64", false};
+static const argument OFFSET = {"offset", "an integer or one integer per batch row, shape (batch,)", true};
+
+/* got: a dtype, or the type of what is no array */
+static void reject_numbers(const argument *wanted, PyObject *got, bool half) {
+    PyErr_Format(PyExc_TypeError, "%s must be %s, got %S%s", wanted->name, wanted->expected, got,
+                 half ? " (half precision cannot count positions)" : "");
+}
+
 /* int32, int64 and float64 arrays are read where they lie; everything else becomes a small int64 or float64 copy */
-static PyObject *convert(PyObject *object, const char *name) {
+static PyObject *convert(PyObject *object, const argument *wanted) {
     PyArrayObject *array = (PyArrayObject *)PyArray_FromAny(object, NULL, 0, 0, 0, NULL);
     if (array == NULL) return NULL;
     PyObject *result = NULL;
@@ -28,27 +42,27 @@ static PyObject *convert(PyObject *object, const char *name) {
     else if (type == NPY_FLOAT || type == NPY_DOUBLE)
         result = PyArray_FromArray(array, PyArray_DescrFromType(NPY_DOUBLE), flags);
     else
-        PyErr_Format(PyExc_TypeError, "%s must be integers, float32 or float64, got %S%s", name,
-                     (PyObject *)PyArray_DESCR(array),
-                     type == NPY_HALF ? " (half precision cannot count positions)" : "");
+        reject_numbers(wanted,
+                       type == NPY_OBJECT && PyArray_NDIM(array) == 0 ? (PyObject *)Py_TYPE(object)
+                                                                      : (PyObject *)PyArray_DESCR(array),
+                       type == NPY_HALF);
     Py_DECREF(array);
     return result;
 }
 
 /* a tensor that NumPy cannot have: bfloat16, complex with its conjugation pending */
-static int reject_tensor(PyObject *tensor, const char *name, bool bfloat16) {
+static int reject_tensor(PyObject *tensor, const argument *wanted, bool bfloat16) {
     PyErr_Clear();
     PyObject *dtype = PyObject_GetAttrString(tensor, "dtype");
-    if (dtype)
-        PyErr_Format(PyExc_TypeError, "%s must be integers, float32 or float64, got %S%s", name, dtype,
-                     bfloat16 ? " (half precision cannot count positions)" : "");
+    if (dtype) reject_numbers(wanted, dtype, bfloat16);
     Py_XDECREF(dtype);
     return -1;
 }
 
 /* p->array becomes a view of the object itself where its numbers can be read as they are, else of a converted copy */
-static int view_numbers(pe_state *state, PyObject *object, const char *name, bool only_int64, pe_position_args *p) {
+static int view_numbers(pe_state *state, PyObject *object, const argument *wanted, pe_position_args *p) {
     pe_array *a = &p->array;
+    const char *name = wanted->name;
     bool tensor = false;
     a->dtype = PE_DTYPE_OTHER, a->owner = NULL;
     p->name = name;
@@ -60,11 +74,12 @@ static int view_numbers(pe_state *state, PyObject *object, const char *name, boo
         tensor = found;
         p->owners[0] = a->owner; /* what .numpy() gave, for an older torch */
     }
-    p->borrowed = a->dtype == PE_DTYPE_INT64 || (!only_int64 && (a->dtype == PE_DTYPE_INT32 || a->dtype == PE_F64));
+    p->borrowed =
+        a->dtype == PE_DTYPE_INT64 || (!wanted->only_int64 && (a->dtype == PE_DTYPE_INT32 || a->dtype == PE_F64));
     if (p->borrowed) return 0;
     PyObject *source = tensor ? PyObject_CallMethod(object, "numpy", NULL) : Py_NewRef(object);
-    if (source == NULL) return reject_tensor(object, name, a->dtype == PE_BF16);
-    p->owners[1] = convert(source, name);
+    if (source == NULL) return reject_tensor(object, wanted, a->dtype == PE_BF16);
+    p->owners[1] = convert(source, wanted);
     Py_DECREF(source);
     return p->owners[1] == NULL ? -1 : pe_array_any(state, p->owners[1], name, a);
 }
@@ -92,7 +107,7 @@ static int use_batch_axis(const pe_array *a, int axis, ptrdiff_t x_batch, const 
 
 static int parse_array(pe_state *state, PyObject *object, int axes, ptrdiff_t seq, ptrdiff_t x_batch,
                        pe_position_args *p) {
-    if (view_numbers(state, object, "positions", false, p) < 0) return -1;
+    if (view_numbers(state, object, &POSITIONS, p) < 0) return -1;
     const pe_array *a = &p->array;
     const pe_view *v = &a->view;
     int lead = axes > 1, ndim = v->ndim - lead;
@@ -133,22 +148,22 @@ static int parse_array(pe_state *state, PyObject *object, int axes, ptrdiff_t se
 static int parse_offset(pe_state *state, PyObject *object, ptrdiff_t x_batch, pe_position_args *p) {
     p->integral = true;
     p->positions = (pe_positions){.kind = PE_RANGE, .data = (const char *)&p->start};
-    if (PyIndex_Check(object) && !(PyArray_Check(object) && PyArray_NDIM((PyArrayObject *)object) > 0)) {
+    bool several = PyArray_Check(object) && PyArray_NDIM((PyArrayObject *)object) > 0;
+    if (PyIndex_Check(object) && !several && !pe_is_boolean(object)) {
         p->start = PyNumber_AsSsize_t(object, NULL); /* clipped: out of bounds either way */
         if (p->start != -1 || !PyErr_Occurred()) return 0;
         /* a tensor has __index__ too, which refuses for several elements and without memory */
         if (!PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_RuntimeError)) return -1;
         PyErr_Clear();
     }
-    if (view_numbers(state, object, "offset", true, p) < 0) return -1;
+    if (view_numbers(state, object, &OFFSET, p) < 0) return -1;
     const pe_array *a = &p->array;
     char text[256];
     if (a->dtype != PE_DTYPE_INT64 || a->view.ndim != 1) {
         bool integers = a->dtype == PE_DTYPE_INT64;
         PyErr_Format(integers ? PyExc_ValueError : PyExc_TypeError,
-                     "offset must be an integer or one integer per batch row, shape (batch,), got %s of shape %s; "
-                     "fractional positions go through positions=",
-                     integers ? "integers" : "floats", pe_shape_text(&a->view, text, sizeof text));
+                     "offset must be %s, got %s of shape %s; fractional positions go through positions=",
+                     OFFSET.expected, integers ? "integers" : "floats", pe_shape_text(&a->view, text, sizeof text));
         return -1;
     }
     p->positions.data = a->view.data;
@@ -178,6 +193,34 @@ int pe_parse_positions(pe_state *state, PyObject *positions, PyObject *offset, i
     return parse_array(state, positions, axes, seq, x_batch, p);
 }
 
+/* ---- values ---- */
+
+static int raise_position(void) {
+    PyErr_SetString(PyExc_ValueError,
+                    "positions must be finite, with |position| and |position * inv_freq| below 2**31");
+    return -1;
+}
+
+int pe_require_positions(const pe_frequencies *freq, const pe_positions *positions, size_t batch, size_t seq) {
+    pe_release release;
+    pe_poll *poll = pe_release_begin(&release, pe_positions_read(positions, freq->axes, batch, seq) * sizeof(double));
+    enum pe_status status = pe_check_positions(freq, positions, batch, seq, poll, &release);
+    if (pe_release_end(&release) < 0) return -1;
+    return status == PE_OK ? 0 : raise_position();
+}
+
+int pe_require_rows(const pe_positions *positions, size_t batch, size_t seq, size_t table_rows) {
+    int64_t bad = 0;
+    pe_release release;
+    pe_poll *poll = pe_release_begin(&release, pe_positions_read(positions, 1, batch, seq) * sizeof(int64_t));
+    enum pe_status status = pe_check_rows(positions, batch, seq, table_rows, &bad, poll, &release);
+    if (pe_release_end(&release) < 0) return -1;
+    if (status == PE_OK) return 0;
+    PyErr_Format(PyExc_IndexError, "position %lld is outside the table, which has rows 0 to %zd", (long long)bad,
+                 (Py_ssize_t)table_rows - 1);
+    return -1;
+}
+
 int pe_check_positions_disjoint(const pe_position_args *p, const pe_array *out, const char *out_name) {
     return p->borrowed ? pe_check_disjoint(out, out_name, &p->array, p->name) : 0;
 }
@@ -189,13 +232,13 @@ void pe_positions_clear(pe_position_args *p) {
 
 int pe_parse_table_positions(pe_state *state, PyObject *object, int axes, pe_position_args *p) {
     begin(p);
-    if (!PyLong_Check(object)) return parse_array(state, object, axes, -1, -1, p);
+    if (!PyLong_Check(object) || PyBool_Check(object)) return parse_array(state, object, axes, -1, -1, p);
     p->seq = PyLong_AsSsize_t(object);
     p->batch = -1;
     p->positions = (pe_positions){.kind = PE_RANGE, .data = (const char *)&p->start};
     if (p->seq == -1 && PyErr_Occurred()) {
         PyErr_Clear();
-        return pe_raise_position();
+        return raise_position();
     }
     if (p->seq >= 0) return 0;
     PyErr_Format(PyExc_ValueError, "a number of positions must not be negative, got %zd", p->seq);

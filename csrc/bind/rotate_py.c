@@ -22,8 +22,7 @@ static int parse_rotate(pe_operation *op, PyObject *const *args) {
                          .per_batch = op->positions.per_batch};
     if (pe_operation_check_batch(op) < 0) return -1;
     size_t batch = op->rows.per_batch ? (size_t)pe_operation_batch(op) : 1;
-    enum pe_status status = pe_check_positions(&spec->freq, &op->rows.positions, batch, (size_t)pe_operation_seq(op));
-    if (status != PE_OK) return pe_raise_position();
+    if (pe_require_positions(&spec->freq, &op->rows.positions, batch, (size_t)pe_operation_seq(op)) < 0) return -1;
     return pe_operation_outputs(op, args[3]);
 }
 
@@ -91,12 +90,8 @@ static int check_table_batch(pe_operation *op, const pe_view *v) {
 }
 
 static int check_table_rows(const pe_operation *op, size_t table_rows) {
-    int64_t bad = 0;
     size_t batch = op->positions.per_batch ? (size_t)pe_operation_batch(op) : 1;
-    if (pe_check_rows(&op->rows.positions, batch, (size_t)pe_operation_seq(op), table_rows, &bad) == PE_OK) return 0;
-    PyErr_Format(PyExc_IndexError, "position %lld is outside the table, which has rows 0 to %zd", (long long)bad,
-                 (Py_ssize_t)table_rows - 1);
-    return -1;
+    return pe_require_rows(&op->rows.positions, batch, (size_t)pe_operation_seq(op), table_rows);
 }
 
 static int use_tables(pe_operation *op, pe_array tables[2], PyObject *positions, PyObject *offset) {

@@ -88,15 +88,10 @@ static pe_view three_axes(const pe_view *v) {
 
 static int work(const table_call *call, size_t bytes, bool stream) {
     pe_view cos = three_axes(&call->out[0].view), sin = three_axes(&call->out[1].view);
-    const struct pe_kernels *kernels = call->state->kernels;
-    stream = stream || bytes > PE_STREAM_BYTES;
-    if (bytes <= PE_RELEASE_BYTES) {
-        pe_table(kernels, &call->spec->freq, &call->positions.positions, &cos, &sin, stream, NULL, NULL);
-        return 0;
-    }
     pe_release release;
-    pe_release_begin(&release);
-    pe_table(kernels, &call->spec->freq, &call->positions.positions, &cos, &sin, stream, pe_release_poll, &release);
+    pe_poll *poll = pe_release_begin(&release, bytes);
+    pe_table(call->state->kernels, &call->spec->freq, &call->positions.positions, &cos, &sin,
+             stream || bytes > PE_STREAM_BYTES, poll, &release);
     return pe_release_end(&release);
 }
 
@@ -106,11 +101,7 @@ static PyObject *run(table_call *call, PyObject *const *args) {
     if (pe_parse_table_positions(call->state, args[1], call->spec->freq.axes, &call->positions) < 0) return NULL;
     call->dtype = PyObject_IsTrue(args[2]) ? PE_F64 : PE_F32;
     size_t seq = (size_t)call->positions.seq, batch = call->positions.batch < 0 ? 1 : (size_t)call->positions.batch;
-    enum pe_status status = pe_check_positions(&call->spec->freq, &call->positions.positions, batch, seq);
-    if (status != PE_OK) {
-        pe_raise_position();
-        return NULL;
-    }
+    if (pe_require_positions(&call->spec->freq, &call->positions.positions, batch, seq) < 0) return NULL;
     if (args[3] != Py_None && parse_tables(call, args[3]) < 0) return NULL;
     size_t bytes = 2 * batch * seq * call->spec->freq.pairs * pe_itemsize(call->dtype);
     size_t limit = PyLong_AsSize_t(args[4]);

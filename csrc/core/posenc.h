@@ -97,15 +97,20 @@ typedef struct {
 /* Set `fastest` from inv_freq and axis_of_freq. */
 void pe_frequencies_seal(pe_frequencies *freq);
 
-/* PE_POSITION unless every position is finite and |position| and |position * inv_freq| are below 2^31; batch rows and
- * seq positions each. */
-enum pe_status pe_check_positions(const pe_frequencies *freq, const pe_positions *positions, size_t batch, size_t seq);
+/* Asked about every MiB of work, where it is not NULL; when it returns true the call stops, with PE_STOPPED. */
+typedef bool pe_poll(void *context);
+
+/* How many positions pe_check_positions and pe_check_rows read, for batch rows and seq positions each on so many axes. */
+size_t pe_positions_read(const pe_positions *positions, int axes, size_t batch, size_t seq);
+/* PE_POSITION unless every position is finite and |position| and |position * inv_freq| are below 2^31. */
+enum pe_status pe_check_positions(const pe_frequencies *freq, const pe_positions *positions, size_t batch, size_t seq,
+                                  pe_poll *poll, void *context);
 /* PE_OUT_OF_TABLE unless every position is at least 0 and below table_rows; *bad receives the first that is not. */
-enum pe_status pe_check_rows(const pe_positions *positions, size_t batch, size_t seq, size_t table_rows, int64_t *bad);
+enum pe_status pe_check_rows(const pe_positions *positions, size_t batch, size_t seq, size_t table_rows, int64_t *bad,
+                             pe_poll *poll, void *context);
 
 /* Fill tables: positions (batch, seq) -> cos and sin (batch, seq, pairs), strided views of float32 or float64.
- * Positions are checked. `stream` writes past the caches. poll: see pe_rotate. */
-typedef bool pe_poll(void *context);
+ * Positions are checked. `stream` writes past the caches. */
 enum pe_status pe_table(const struct pe_kernels *kernels, const pe_frequencies *freq, const pe_positions *positions,
                         const pe_view *cos, const pe_view *sin, bool stream, pe_poll *poll, void *context);
 
@@ -137,9 +142,7 @@ typedef struct {
  * rows.pairs > 0. In place, `interleaved_to_half` and its inverse take at most PE_MAX_IN_PLACE_MOVE elements.
  * seq_axis counts from 0 and is not the last. All operands have the sequence length of rows; where rows.per_batch is set
  * their first axis is the batch. Operands need dtype float64 exactly where rows.dtype is PE_F64. `stream` writes past
- * the caches, for large results that are not in place. Positions are checked (pe_check_*).
- *
- * poll (may be NULL) is called about every MiB of work; when it returns true the call stops. */
+ * the caches, for large results that are not in place. Positions are checked (pe_check_*). */
 typedef struct {
     enum pe_layout layout;
     size_t rotary_offset;

@@ -57,45 +57,95 @@ void pe_frequencies_seal(pe_frequencies *freq) {
     }
 }
 
-/* A range is checked by its ends, which also keeps its sums from overflowing. */
-enum pe_status pe_check_positions(const pe_frequencies *freq, const pe_positions *positions, size_t batch, size_t seq) {
+/* ---- checks ---- */
+
+enum { CHECK_AT_ONCE = 1 << 17 }; /* a MiB of int64 or float64 positions */
+
+/* A range is checked by its start and its length, which also keeps its sums from overflowing. */
+static size_t read_of_a_row(const pe_positions *positions, size_t seq) {
+    return positions->kind == PE_RANGE ? min_size(seq, 1) : seq;
+}
+
+size_t pe_positions_read(const pe_positions *positions, int axes, size_t batch, size_t seq) {
+    return (size_t)axes * batch * read_of_a_row(positions, seq);
+}
+
+/* What stays the same from part to part of a check. */
+struct check {
+    const pe_positions *positions;
+    size_t seq;
+    double fastest; /* on this axis, and at least 1: |position| itself is bounded too */
+    int64_t rows;   /* of the table */
+    int64_t *bad;
+};
+typedef enum pe_status check_part(const struct check *check, int axis, size_t batch, size_t j, size_t n);
+
+static enum pe_status check_angles(const struct check *check, int axis, size_t batch, size_t j, size_t n) {
     const double limit = 2147483648.0;
-    if (seq == 0) return PE_OK;
-    for (int axis = 0; axis < freq->axes; axis++) {
-        double fastest = freq->fastest[axis] > 1 ? freq->fastest[axis] : 1; /* |position| itself is bounded too */
-        for (size_t b = 0; b < batch; b++) {
-            if (positions->kind == PE_RANGE) {
-                double start = (double)load_int(positions, position_address(positions, axis, b, 0));
-                double end = start + (double)(seq - 1);
-                if (!(fabs(start) * fastest < limit && fabs(end) * fastest < limit)) return PE_POSITION;
-                continue;
-            }
-            double largest = 0;
-            for (size_t j = 0; j < seq; j++) {
-                double p = fabs(position(positions, axis, b, j));
-                largest = p <= largest ? largest : p; /* a NaN stays */
-                if (!(largest * fastest < limit)) return PE_POSITION;
-            }
+    if (check->positions->kind == PE_RANGE) {
+        double start = (double)load_int(check->positions, position_address(check->positions, axis, batch, 0));
+        double end = start + (double)(check->seq - 1);
+        return fabs(start) * check->fastest < limit && fabs(end) * check->fastest < limit ? PE_OK : PE_POSITION;
+    }
+    double largest = 0;
+    for (; n > 0; n--, j++) {
+        double p = fabs(position(check->positions, axis, batch, j));
+        largest = p <= largest ? largest : p; /* a NaN stays */
+        if (!(largest * check->fastest < limit)) return PE_POSITION;
+    }
+    return PE_OK;
+}
+
+static enum pe_status check_rows(const struct check *check, int axis, size_t batch, size_t j, size_t n) {
+    bool range = check->positions->kind == PE_RANGE;
+    for (; n > 0; n--, j++) {
+        int64_t row = load_int(check->positions, position_address(check->positions, axis, batch, j));
+        if (range && row >= 0 && row < check->rows && (int64_t)check->seq > check->rows - row) row = check->rows;
+        if (row < 0 || row >= check->rows) {
+            *check->bad = row;
+            return PE_OUT_OF_TABLE;
         }
     }
     return PE_OK;
 }
 
-enum pe_status pe_check_rows(const pe_positions *positions, size_t batch, size_t seq, size_t table_rows, int64_t *bad) {
+/* the check of one axis, in parts between which it may stop */
+static enum pe_status check_axis(const struct check *check, check_part *part, int axis, size_t batch, size_t *polled,
+                                 pe_poll *poll, void *context) {
+    size_t each = read_of_a_row(check->positions, check->seq);
     for (size_t b = 0; b < batch; b++)
-        for (size_t j = 0; j < seq; j++) {
-            int64_t start = load_int(positions, position_address(positions, 0, b, j));
-            int64_t row = positions->kind != PE_RANGE        ? start
-                          : start > INT64_MAX - (int64_t)seq ? INT64_MAX
-                                                             : start + (int64_t)j;
-            if (row < 0 || (uint64_t)row >= table_rows) {
-                *bad = row;
-                return PE_OUT_OF_TABLE;
-            }
-            if (positions->kind == PE_RANGE && j + 1 < seq) j = seq - 2; /* the last one */
+        for (size_t j = 0; j < each; j += CHECK_AT_ONCE) {
+            size_t n = min_size(CHECK_AT_ONCE, each - j);
+            enum pe_status status = part(check, axis, b, j, n);
+            if (status != PE_OK) return status;
+            *polled += n;
+            if (poll == NULL || *polled < CHECK_AT_ONCE) continue;
+            *polled = 0;
+            if (poll(context)) return PE_STOPPED;
         }
     return PE_OK;
 }
+
+enum pe_status pe_check_positions(const pe_frequencies *freq, const pe_positions *positions, size_t batch, size_t seq,
+                                  pe_poll *poll, void *context) {
+    struct check check = {.positions = positions, .seq = seq};
+    size_t polled = 0;
+    enum pe_status status = PE_OK;
+    for (int axis = 0; axis < freq->axes && status == PE_OK; axis++) {
+        check.fastest = freq->fastest[axis] > 1 ? freq->fastest[axis] : 1;
+        status = check_axis(&check, check_angles, axis, batch, &polled, poll, context);
+    }
+    return status;
+}
+
+enum pe_status pe_check_rows(const pe_positions *positions, size_t batch, size_t seq, size_t table_rows, int64_t *bad,
+                             pe_poll *poll, void *context) {
+    struct check check = {.positions = positions, .seq = seq, .rows = (int64_t)table_rows, .bad = bad};
+    size_t polled = 0;
+    return check_axis(&check, check_rows, 0, batch, &polled, poll, context);
+}
+
+/* ---- rows ---- */
 
 /* n rows from position j on, written at cos and sin */
 static void make_rows(const struct pe_kernels *kernels, const pe_frequencies *freq, const pe_positions *positions,

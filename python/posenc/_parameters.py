@@ -225,7 +225,9 @@ def rotary_width(head_dim: int, rotary_dim: Any, rotary_offset: int, pairs: int 
 
 def is_float64(dtype: npt.DTypeLike) -> bool:
     """Return whether a table dtype is float64; float32 is the other one there is."""
-    kind = None if dtype is None else np.dtype(dtype)  # NumPy reads None as float64
+    if dtype is None:  # which NumPy reads as float64
+        raise TypeError("dtype must be float32 or float64, got None")
+    kind = np.dtype(dtype)
     if kind not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise TypeError(f"dtype must be float32 or float64, got {kind}")
     return bool(kind == np.dtype(np.float64))

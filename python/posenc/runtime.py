@@ -9,12 +9,14 @@ import atexit
 import functools
 import os
 import queue
+import re
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable
 
 from posenc import _core
+from posenc import _parameters as check
 
 #: Calls of more bytes than this are split, where there is more than one thread.
 SPLIT_BYTES = 4 << 20
@@ -22,9 +24,12 @@ SPLIT_BYTES = 4 << 20
 STREAM_BYTES = 32 << 20
 #: A slice is at most this large, so that an interrupt never waits long for the slices under way.
 SLICE_BYTES = 16 << 20
+#: More threads than any machine has processors for are a mistake, and would be started.
+MAX_THREADS = 1024
 #: "Do not defer": no array is this large.
 NEVER = sys.maxsize
 
+_COUNT = re.compile("0*[1-9][0-9]{0,3}")
 _requested: int | None = None
 _serial = False  # in a forked child, and once the interpreter ends
 _tasks: "queue.SimpleQueue[_Job | None]" = queue.SimpleQueue()
@@ -37,12 +42,12 @@ def set_num_threads(n: int | None) -> None:
     Parameters
     ----------
     n : int or None
-        At least 1. None goes back to the default (see `get_num_threads`).
+        From 1 to 1024. None goes back to the default (see `get_num_threads`).
 
     Raises
     ------
     TypeError, ValueError
-        If `n` is not an integer, or below 1.
+        If `n` is not an integer, or not among these.
 
     Examples
     --------
@@ -53,12 +58,7 @@ def set_num_threads(n: int | None) -> None:
     >>> posenc.set_num_threads(None)
     """
     global _requested
-    if n is not None:
-        if isinstance(n, bool) or not isinstance(n, int):
-            raise TypeError(f"n must be an integer or None, got {n!r}")
-        if n < 1:
-            raise ValueError(f"n must be at least 1, got {n}")
-    _requested = n
+    _requested = None if n is None else check.integer("n", n, 1, most=MAX_THREADS)
 
 
 def get_num_threads() -> int:
@@ -71,7 +71,12 @@ def get_num_threads() -> int:
     Returns
     -------
     int
-        At least 1.
+        From 1 to 1024.
+
+    Raises
+    ------
+    ValueError
+        If POSENC_NUM_THREADS is not an integer among these.
     """
     if _serial:
         return 1
@@ -79,14 +84,14 @@ def get_num_threads() -> int:
         return _requested
     for name in ("POSENC_NUM_THREADS", "OMP_NUM_THREADS"):
         value = os.environ.get(name, "").split(",")[0].strip()
-        if value.isdecimal() and int(value) > 0:
+        if _COUNT.fullmatch(value) and int(value) <= MAX_THREADS:
             return int(value)
         if value and name == "POSENC_NUM_THREADS":
-            raise ValueError(f"POSENC_NUM_THREADS must be a positive integer, got {value!r}")
+            raise ValueError(f"POSENC_NUM_THREADS must be an integer from 1 to {MAX_THREADS}, got {check.shown(value)}")
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "get_num_threads"):
-        return int(torch.get_num_threads())
-    return _available_processors()
+        return min(MAX_THREADS, int(torch.get_num_threads()))
+    return min(MAX_THREADS, _available_processors())
 
 
 def _available_processors() -> int:

@@ -195,9 +195,9 @@ static void test_position_checks(void) {
             values[place] = cases[i].value;
             pe_positions p = {.kind = PE_FLOAT64, .data = (char *)values, .stride = 8};
             inv_freq[0] = 1, pe_frequencies_seal(&freq);
-            expect(pe_check_positions(&freq, &p, 1, 5) == cases[i].one, "positions below 2^31");
+            expect(pe_check_positions(&freq, &p, 1, 5, NULL, NULL) == cases[i].one, "positions below 2^31");
             inv_freq[0] = -2, pe_frequencies_seal(&freq);
-            expect(pe_check_positions(&freq, &p, 1, 5) == cases[i].two, "angles below 2^31");
+            expect(pe_check_positions(&freq, &p, 1, 5, NULL, NULL) == cases[i].two, "angles below 2^31");
         }
     inv_freq[0] = 1, pe_frequencies_seal(&freq);
     int64_t starts[] = {
@@ -206,8 +206,8 @@ static void test_position_checks(void) {
     const enum pe_status wanted[] = {PE_POSITION, PE_POSITION, PE_OK, PE_OK, PE_POSITION, PE_POSITION};
     for (int i = 0; i < 6; i++) {
         pe_positions p = {.kind = PE_RANGE, .data = (char *)&starts[i]};
-        expect(pe_check_positions(&freq, &p, 1, 8) == wanted[i], "the ends of a range");
-        expect(pe_check_positions(&freq, &p, 1, 0) == PE_OK, "no positions");
+        expect(pe_check_positions(&freq, &p, 1, 8, NULL, NULL) == wanted[i], "the ends of a range");
+        expect(pe_check_positions(&freq, &p, 1, 0, NULL, NULL) == PE_OK, "no positions");
     }
 }
 
@@ -224,12 +224,49 @@ static void test_row_checks(void) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int64_t bad = 0, rows[8];
         pe_positions range = {.kind = PE_RANGE, .data = (const char *)&cases[i].start};
-        expect(pe_check_rows(&range, 1, 8, 100, &bad) == cases[i].wanted && bad == cases[i].bad, "a range of rows");
+        expect(pe_check_rows(&range, 1, 8, 100, &bad, NULL, NULL) == cases[i].wanted && bad == cases[i].bad,
+               "a range of rows");
         for (int j = 0; j < 8; j++)
             rows[j] = cases[i].start > INT64_MAX - j ? INT64_MAX : cases[i].start + j; /* the same one by one */
         pe_positions listed = {.kind = PE_INT64, .data = (const char *)rows, .stride = 8};
         bad = 0;
-        expect(pe_check_rows(&listed, 1, 8, 100, &bad) == cases[i].wanted && bad == cases[i].bad, "listed rows");
+        expect(pe_check_rows(&listed, 1, 8, 100, &bad, NULL, NULL) == cases[i].wanted && bad == cases[i].bad,
+               "listed rows");
+    }
+}
+
+static bool count_down(void *left) {
+    return --*(int *)left == 0;
+}
+
+/* Nothing of the size of the positions is there: they all lie at one place. */
+static void test_checks_stop(void) {
+    const size_t many = (size_t)10 << 17;
+    double inv_freq[1] = {1};
+    pe_frequencies freq = {.inv_freq = inv_freq, .pairs = 1, .axes = 1, .scale = 1};
+    pe_frequencies_seal(&freq);
+    const int64_t zero = 0;
+    const struct {
+        pe_positions positions;
+        size_t batch, seq;
+    } cases[] = {{{.kind = PE_FLOAT64, .data = (const char *)&zero}, 1, many},
+                 {{.kind = PE_INT64, .data = (const char *)&zero}, many / 8, 8},
+                 {{.kind = PE_RANGE, .data = (const char *)&zero}, many, 8}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const pe_positions *p = &cases[i].positions;
+        size_t batch = cases[i].batch, seq = cases[i].seq;
+        int64_t bad = 0;
+        expect(pe_positions_read(p, 1, batch, seq) == many, "how many positions are read");
+        for (int wanted = 1; wanted < 10; wanted += 4) {
+            int left = wanted;
+            expect(pe_check_positions(&freq, p, batch, seq, count_down, &left) == PE_STOPPED, "a check stops");
+            left = wanted;
+            expect(pe_check_rows(p, batch, seq, 8, &bad, count_down, &left) == PE_STOPPED, "a check of rows stops");
+        }
+        int left = 100;
+        expect(pe_check_positions(&freq, p, batch, seq, count_down, &left) == PE_OK && left == 90, "a look every MiB");
+        left = 100;
+        expect(pe_check_rows(p, batch, seq, 8, &bad, count_down, &left) == PE_OK && left == 90, "a look every MiB");
     }
 }
 
@@ -274,6 +311,7 @@ int main(int argc, char **argv) {
     test_frequencies();
     test_position_checks();
     test_row_checks();
+    test_checks_stop();
     test_stopping();
     test_tables();
     test_rotations();
