@@ -215,6 +215,7 @@ def test_a_wrong_order_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     right = weights._order_of_head
     for wrong in (
         lambda *how: right(*how)[[1, 0, 2, 3, 4, 5, 6, 7]],
+        lambda *how: right(*how)[[0, 1, 2, 3, 4, 5, 7, 6]],  # q.k stays, but these rows had no reason to move
         lambda *how: np.arange(8),
         lambda *how: right(8, how[2], how[1], *how[3:]),
         lambda head_dim, source, target, width, first: right(head_dim, source, target, 8, 0),
