@@ -28,6 +28,7 @@ __all__ = [
     "axes",
     "get_num_threads",
     "permute_rotary_weights",
+    "positions",
     "rotary_table",
     "scaling",
     "set_num_threads",
@@ -35,7 +36,7 @@ __all__ = [
     "table_forms",
 ]
 
-_LAZY = {"axes", "scaling", "table_forms"}
+_LAZY = {"axes", "positions", "scaling", "table_forms"}
 
 
 def __getattr__(name: str) -> Any:
