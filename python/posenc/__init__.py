@@ -26,17 +26,34 @@ __all__ = [
     "Rope",
     "apply_rotary_emb",
     "axes",
+    "config",
+    "consistency",
     "get_num_threads",
     "permute_rotary_weights",
     "positions",
+    "query_scale",
+    "rerotate",
     "rotary_table",
     "scaling",
     "set_num_threads",
     "show_runtime",
+    "stateful",
     "table_forms",
+    "xpos",
 ]
 
-_LAZY = {"axes", "positions", "scaling", "table_forms"}
+_LAZY = {
+    "axes",
+    "config",
+    "consistency",
+    "positions",
+    "query_scale",
+    "rerotate",
+    "scaling",
+    "stateful",
+    "table_forms",
+    "xpos",
+}
 
 
 def __getattr__(name: str) -> Any:
