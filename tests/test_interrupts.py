@@ -1,0 +1,152 @@
+"""Interrupts: answered soon wherever a call is, and nothing is written once they have come out."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from conftest import run_python
+from posenc import runtime
+
+INTERRUPT = """
+import json, os, signal, sys, threading, time
+import numpy as np, posenc
+from posenc import _core
+
+posenc.set_num_threads(int(sys.argv[1]))
+rope = posenc.Rope(2, layout="half")        # one pair: little memory for much work
+
+def time_of(call):
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+def long_enough(make):
+    # a call on so many tokens that it takes a fifth of a second here, and the time it takes
+    n = 1 << 20
+    n *= 1 + int(0.2 / min(time_of(make(n)) for _ in range(3)))
+    while True:
+        call = make(n)
+        whole = min(time_of(call), time_of(call))
+        if whole > 0.17 or n > 1 << 27:
+            return call, whole
+        n *= 2
+
+def rotate(n):
+    x = np.ones((n, 2), np.float16)
+    return lambda: rope(x, out=x)
+
+def table(n):
+    out = np.ones((n, 1)), np.ones((n, 1))
+    return lambda: rope.table(n, dtype=np.float64, out=out)
+
+def positions(n):        # deferred before any work: what takes time is their check
+    x, at = np.broadcast_to(np.float16(1), (n, 2)), np.broadcast_to(np.int64(3), n)
+    return lambda: _core.rotate(rope._spec, x, None, None, at, 0, -2, 0, False)
+
+def rows(n):
+    x, at = np.broadcast_to(np.float16(1), (n, 2)), np.broadcast_to(np.int64(3), n)
+    return lambda: _core.apply(x, *rope.table(4), None, at, 0, -2, 0, 0, False, 0, False)
+
+def answer(call, delay):
+    sent = []
+    def interrupt():
+        time.sleep(delay)
+        sent.append(time.perf_counter())
+        os.kill(os.getpid(), signal.SIGINT)
+    thread = threading.Thread(target=interrupt)
+    inside = None
+    try:
+        thread.start()
+        call()
+        inside = False
+        thread.join()
+    except KeyboardInterrupt:
+        inside = inside is None
+    answered = time.perf_counter()
+    thread.join()
+    return answered - sent[0] if inside else None
+
+found = {}
+for make in (rotate, table, positions, rows):
+    call, whole = long_enough(make)
+    found[make.__name__] = {"whole": whole, "answers": [answer(call, 0.2 * whole) for _ in range(5)]}
+small = np.ones((3, 2), np.float32)
+found["next call"] = bool(np.array_equal(rope(small, out=small.copy()), rope(small)))
+time.sleep(0.1)
+x = np.ones((1 << 22, 2), np.float16)
+last = rope(x[:1], offset=len(x) - 1)[0]
+found["next large call"] = bool(np.array_equal(rope(x, out=x)[-1], last))
+print(json.dumps(found))
+"""
+PROMISE = 0.050  # seconds: a look at the signals every 25 ms, and the MiB or the slice under way
+TOLERANCE = 0.030  # the interpreter's switch interval (5 ms) and a scheduler's time slice or two on a busy machine
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_interrupts_are_answered(count: int) -> None:
+    """SIGINT after a fifth of a long call raises KeyboardInterrupt long before its end; the next calls are right.
+
+    The median of five, so that one answer delayed by the machine does not count; a call that never looked would answer
+    after the other four fifths, each time.
+    """
+    found = json.loads(run_python(INTERRUPT, count, timeout=120))
+    for name in ("rotate", "table", "positions", "rows"):
+        whole, answers = found[name]["whole"], found[name]["answers"]
+        assert None not in answers, f"{name}: not interrupted inside the call, {found[name]}"
+        assert 0.8 * whole > 1.5 * (PROMISE + TOLERANCE), f"{name} is too short to show anything: {whole} s"
+        # other work on the machine only adds to an answer; two that are quick were not luck
+        assert sorted(answers)[1] < PROMISE + TOLERANCE, f"{name}: {found[name]}"
+    assert found["next call"]
+    assert found["next large call"]
+
+
+def interrupt_at(event: int, done: list[int]) -> int | None:
+    """Interrupt a split call before the given line that its own code runs on this thread.
+
+    Return how many of its parts had been done when KeyboardInterrupt came out, or None if the call has fewer lines.
+    """
+    count = 0
+
+    def line(frame: Any, kind: str, argument: object) -> Any:
+        nonlocal count
+        count += kind == "line"
+        if count == event:
+            count += 1
+            raise KeyboardInterrupt
+        return line
+
+    def enter(frame: Any, kind: str, argument: object) -> Any:
+        return line if frame.f_code.co_filename == runtime.__file__ else None
+
+    def part(i: int) -> None:
+        time.sleep(0.001)
+        done.append(i)
+
+    before = sys.gettrace()
+    sys.settrace(enter)
+    try:
+        runtime.run_parts(part, 6, 3)
+    except KeyboardInterrupt:
+        return len(done)
+    finally:
+        sys.settrace(before)
+    return None
+
+
+def test_no_part_runs_after_an_interrupt() -> None:
+    """Wherever the interrupt strikes, nobody writes into the caller's arrays once it has come out."""
+    runtime.run_parts(lambda i: None, 6, 3)  # workers are there
+    for event in range(1, 500):
+        done: list[int] = []
+        reported = interrupt_at(event, done)
+        if reported is None:
+            assert event > 20
+            return
+        time.sleep(0.005)
+        assert len(done) == reported, f"interrupted at line {event}, {len(done) - reported} parts were done afterwards"
+    pytest.fail("the call never ended")

@@ -1,0 +1,230 @@
+"""Every function of the extension leaves no block and no reference behind, where it returns and where it raises."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+
+from posenc import _core
+
+CALLS = 100_000
+LEAK_SLACK = 1000  # blocks: caches of the interpreter; one object left by each call of one variant gives thousands
+
+
+def failing(call: Callable[[], object]) -> Callable[[], None]:
+    def run() -> None:
+        try:
+            call()
+        except (TypeError, ValueError, IndexError, BufferError):
+            return
+        raise AssertionError("the call did not fail")
+
+    return run
+
+
+class Watched:
+    """Arguments, right and wrong, with all the references to them counted."""
+
+    def __init__(self) -> None:
+        self.x, self.k = np.ones((2, 3, 4, 8), np.float32), np.ones((2, 1, 4, 8), np.float32)
+        self.y, self.half = np.empty_like(self.x), np.ones((4, 8), np.float16)
+        self.brain = np.ones((4, 8), ml_dtypes.bfloat16)
+        self.integers, self.read_only = np.ones((4, 8), int), np.ones((2, 3, 4, 8), np.float32)
+        self.read_only.flags.writeable = False
+        self.rows, self.few, self.narrow = np.arange(4), np.arange(3), np.arange(4, dtype=np.int16)
+        self.offsets, self.floats, self.bad = [1, 2], [1.0, 2.0], np.array([0, 1, np.nan, 2])
+        self.inv_freq, self.axes = np.ones(4), np.zeros(4, np.int64)
+        self.spec = _core.spec(self.inv_freq, None, 0, 8, 0, 1.0, False)
+        self.cos, self.sin = _core.table(self.spec, 16, False, None, 2**40, False)
+        self.out = (np.empty((4, 4), np.float32), np.empty((4, 4), np.float32))
+
+    def references(self) -> list[int]:
+        return [sys.getrefcount(value) for value in vars(self).values()]
+
+    def rotate(self, q: Any, k: Any = None, out: Any = None, rows: Any = None, offset: Any = 0, axis: Any = -2) -> Any:
+        return _core.rotate(self.spec, q, k, out, rows, offset, axis, 2**40, False)
+
+    def apply(self, x: Any, cos: Any, sin: Any, out: Any = None, rows: Any = None, offset: Any = 0) -> Any:
+        return _core.apply(x, cos, sin, out, rows, offset, -2, 0, 0, False, 2**40, False)
+
+    def table(self, positions: Any, out: Any = None, wide: bool = False) -> Any:
+        return _core.table(self.spec, positions, wide, out, 2**40, False)
+
+
+def rotate_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[[], object]]]:
+    right = [
+        lambda: w.rotate(w.x),
+        lambda: w.rotate(w.x, w.k),
+        lambda: w.rotate(w.x, w.k, (w.x, w.k)),
+        lambda: w.rotate(w.x, None, w.y),
+        lambda: w.rotate(w.half, rows=w.narrow),
+        lambda: w.rotate(w.brain, rows=w.rows),
+        lambda: w.rotate(w.x, offset=w.offsets),
+        lambda: _core.rotate(w.spec, w.x, None, None, None, 0, -2, 0, False),
+    ]
+    wrong = [
+        lambda: w.rotate(w.integers),
+        lambda: w.rotate(w.offsets),
+        lambda: w.rotate(w.x, w.half),
+        lambda: w.rotate(w.x, w.k, (w.x,)),
+        lambda: w.rotate(w.x, w.k, (w.x, w.integers)),
+        lambda: w.rotate(w.x, w.x, (w.x, w.x)),
+        lambda: w.rotate(w.x, None, w.x[::-1]),
+        lambda: w.rotate(w.x, None, w.read_only),
+        lambda: w.rotate(w.x, rows=w.few),
+        lambda: w.rotate(w.x, rows=w.bad),
+        lambda: w.rotate(w.x, rows=w.narrow[:3]),
+        lambda: w.rotate(w.x, rows=w.half[0, :4]),
+        lambda: w.rotate(w.x, rows=w.rows, offset=1),
+        lambda: w.rotate(w.x, offset=w.floats),
+        lambda: w.rotate(w.x, offset=2**70),
+        lambda: w.rotate(w.x, axis=9),
+        lambda: w.rotate(w.x, axis="1"),
+        lambda: _core.rotate(w.x, w.x, None, None, None, 0, -2, 0, False),
+        lambda: _core.rotate(w.x),
+    ]
+    return right, wrong
+
+
+def apply_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[[], object]]]:
+    right = [
+        lambda: w.apply(w.x, w.cos, w.sin),
+        lambda: w.apply(w.half, w.cos, w.sin, w.half),
+        lambda: w.apply(w.x, w.cos, w.sin, w.y, w.narrow),
+        lambda: w.apply(w.x, w.cos, w.sin, offset=w.offsets),
+    ]
+    wrong = [
+        lambda: w.apply(w.offsets, w.cos, w.sin),
+        lambda: w.apply(w.x, w.offsets, w.sin),
+        lambda: w.apply(w.x, w.cos, w.cos[:3]),
+        lambda: w.apply(w.x, w.inv_freq, w.inv_freq),
+        lambda: w.apply(w.x, w.cos, w.sin, w.read_only),
+        lambda: w.apply(w.x, w.cos, w.sin, None, w.bad),
+        lambda: w.apply(w.x, w.cos, w.sin, None, w.rows + 99),
+        lambda: w.apply(w.x, w.cos, w.sin, None, w.narrow[:3]),
+        lambda: w.apply(w.x, w.cos, w.sin, offset=99),
+        lambda: w.apply(w.cos, w.cos[:, :2], w.sin[:, :2], w.cos),
+        lambda: _core.apply(w.x),
+    ]
+    return right, wrong
+
+
+def table_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[[], object]]]:
+    right = [
+        lambda: w.table(4),
+        lambda: w.table(w.narrow, wide=True),
+        lambda: w.table(w.rows, w.out),
+        lambda: _core.table(w.spec, 4, False, None, 0, False),
+    ]
+    wrong = [
+        lambda: w.table(-1),
+        lambda: w.table(w.bad),
+        lambda: w.table(w.half),
+        lambda: w.table(w.rows, w.out, wide=True),
+        lambda: w.table(w.rows, (w.out[0], w.out[0])),
+        lambda: w.table(w.rows, (w.out[0], w.offsets)),
+        lambda: w.table(w.few, w.out),
+        lambda: w.table(w.rows, w.out[0]),
+        lambda: _core.table(w.x, 4, False, None, 0, False),
+        lambda: _core.table(w.x),
+    ]
+    return right, wrong
+
+
+def other_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[[], object]]]:
+    right = [
+        lambda: _core.spec(w.inv_freq, w.axes, 0, 8, 0, 1.0, False),
+        lambda: _core.inv_freq(1e4, 8),
+        lambda: _core.float32_powers(1e4, 8),
+        lambda: _core.empty_like(w.half),
+        _core.runtime,
+    ]
+    wrong = [
+        lambda: _core.spec(w.bad, None, 0, 8, 0, 1.0, False),
+        lambda: _core.spec(w.inv_freq, w.rows + 99, 0, 8, 0, 1.0, False),
+        lambda: _core.spec(w.inv_freq),
+        lambda: _core.inv_freq("1", 8),
+        lambda: _core.inv_freq(1e4),
+        lambda: _core.empty_like(w.offsets),
+        lambda: _core.runtime(1),
+    ]
+    return right, wrong
+
+
+def grown(calls: list[Callable[[], object]], count: int) -> int:
+    """Return by how many blocks the interpreter's memory grows over that many calls, after some to warm up."""
+    rounds = count // len(calls)
+    for _ in range(20):
+        for call in calls:
+            call()
+    gc.collect()
+    before = sys.getallocatedblocks()
+    for _ in range(rounds):
+        for call in calls:
+            call()
+    gc.collect()
+    return sys.getallocatedblocks() - before
+
+
+def assert_no_leak(calls: list[Callable[[], object]], watched: Watched, count: int = CALLS) -> None:
+    """No block is left, and every argument has as many references as before."""
+    for call in calls:
+        call()
+    before, nones = watched.references(), sys.getrefcount(None)
+    blocks = grown(calls, count)
+    assert blocks < LEAK_SLACK, f"{blocks} blocks were left by {count} calls"
+    assert watched.references() == before
+    assert abs(sys.getrefcount(None) - nones) < LEAK_SLACK
+
+
+@pytest.mark.parametrize("make", [rotate_calls, apply_calls, table_calls, other_calls])
+@pytest.mark.parametrize("fails", [False, True], ids=["success", "error"])
+def test_no_leaks(make: Callable[[Watched], tuple[list[Any], list[Any]]], fails: bool) -> None:
+    """Every function of the extension, on every path that returns and every path that raises."""
+    watched = Watched()
+    calls = make(watched)[fails]
+    assert_no_leak([failing(call) for call in calls] if fails else calls, watched)
+
+
+def test_no_leaks_of_tensors() -> None:
+    w = Watched()
+    w.x, w.k, w.y = (torch.from_numpy(np.array(a)) for a in (w.x, w.k, w.y))
+    w.rows, w.offsets = torch.arange(4), torch.tensor([1, 2])
+    w.integers, w.tensor = torch.ones(4, 8, dtype=torch.int32), torch.ones(4, 8, requires_grad=True)
+    right = [
+        lambda: w.rotate(w.x),
+        lambda: w.rotate(w.x, w.k, (w.x, w.k)),
+        lambda: w.rotate(w.x, None, w.y, w.rows),
+        lambda: w.rotate(w.x, offset=w.offsets),
+        lambda: w.apply(w.x, w.cos, w.sin, w.x, w.rows),
+        lambda: w.table(w.rows, tuple(torch.from_numpy(part) for part in w.out)),
+    ]
+    wrong = [
+        lambda: w.rotate(w.tensor),
+        lambda: w.rotate(w.integers),
+        lambda: w.rotate(w.x, w.k, (w.x, w.tensor)),
+        lambda: w.rotate(w.x, None, w.y[:1].expand(2, 3, 4, 8)),
+        lambda: w.rotate(w.x, rows=w.rows[:3]),
+        lambda: w.rotate(w.x, rows=w.rows.half()),
+        lambda: w.rotate(w.x, offset=w.rows[:3]),
+    ]
+    assert_no_leak(right, w, CALLS // 5)
+    assert_no_leak([failing(call) for call in wrong], w, CALLS // 5)
+
+
+def test_the_leak_tests_see_a_leak() -> None:
+    """One object kept, and one reference kept, by one variant of many."""
+    kept: list[object] = []
+    watched = Watched()
+    calls = [lambda: None] * 9
+    with pytest.raises(AssertionError, match="blocks were left"):
+        assert_no_leak([*calls, lambda: kept.append(object())], watched)
+    with pytest.raises(AssertionError):
+        assert_no_leak([*calls, lambda: kept.append(watched.x)], watched, 1000)

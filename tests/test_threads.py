@@ -1,0 +1,168 @@
+"""Calls from many threads at once, the end of the workers, and who decides how many there are."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+import posenc
+from conftest import assert_same_bits, run_python
+from posenc import runtime
+
+
+def race(work: Callable[[int], object], workers: int = 8) -> None:
+    """Run work(0) .. work(workers - 1) at once, all starting together; the first exception is raised here."""
+    barrier, errors = threading.Barrier(workers), []
+
+    def run(i: int) -> None:
+        try:
+            barrier.wait(10)
+            work(i)
+        except BaseException as error:
+            errors.append(error)
+
+    pool = [threading.Thread(target=run, args=(i,), daemon=True) for i in range(workers)]
+    for thread in pool:
+        thread.start()
+    for thread in pool:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in pool), "a thread hangs"
+    if errors:
+        raise errors[0]
+
+
+@pytest.mark.parametrize("seq", [3, 257, 4096], ids=["under the GIL", "without the GIL", "split"])
+def test_eight_threads_on_the_same_inputs(seq: int, threads: Callable[[int], None], rng: np.random.Generator) -> None:
+    """Shared q, k, positions and tables, outputs of their own: every thread gets what one alone gets."""
+    threads(2)
+    rope = posenc.Rope(64, layout="interleaved", base=12345.0)
+    q, k = (rng.standard_normal((2, heads, seq, 64)).astype(np.float32) for heads in (4, 2))
+    positions = rng.integers(0, 9999, (2, seq))
+    cos, sin = rope.table(10_000)
+    expected = rope(q, k, positions=positions)
+
+    def work(i: int) -> None:
+        for _ in range(3):
+            out = (np.empty_like(q), np.empty_like(k))
+            rope(q, k, positions=positions, out=out)
+            table = posenc.apply_rotary_emb(q, cos, sin, layout="interleaved", positions=positions)
+            for found, wanted in ((out[0], expected[0]), (out[1], expected[1]), (table, expected[0])):
+                assert_same_bits(found, wanted)
+
+    race(work)
+
+
+def test_eight_threads_meet_torch_and_new_objects() -> None:
+    """First calls at once, in a process of its own: of tensors, bfloat16 arrays, new Ropes and worker threads."""
+    code = """
+import threading, numpy as np, ml_dtypes, torch, posenc
+barrier, results = threading.Barrier(8), []
+posenc.set_num_threads(2)
+x = torch.ones(4, 1024, 512)
+
+def work(i):
+    barrier.wait(10)
+    y = posenc.Rope(512, layout="half")(x)
+    z = posenc.Rope(512, layout="half")(np.ones((3, 512), ml_dtypes.bfloat16))
+    results.append((y.numpy().tobytes(), z.tobytes()))
+
+pool = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+[thread.start() for thread in pool]
+[thread.join(30) for thread in pool]
+print(len(results) == 8 and len(set(results)) == 1)
+"""
+    assert run_python(code) == "True"
+
+
+ALIVE_AT_EXIT = """
+import atexit, threading
+atexit.register(lambda: print([thread.name for thread in threading.enumerate()]))    # runs after posenc's own
+import numpy as np, posenc
+posenc.set_num_threads(3)
+posenc.Rope(512, layout="half")(np.ones((4, 1024, 512), np.float32))
+"""
+
+
+def test_no_worker_outlives_the_interpreter() -> None:
+    """Workers have ended before Python does: one that it stops inside a C++ destructor takes the process with it."""
+    assert run_python(ALIVE_AT_EXIT) == "['MainThread']"
+
+
+# ---- how many threads ----
+
+
+@pytest.fixture
+def default_threads(monkeypatch: pytest.MonkeyPatch, threads: Callable[[int | None], None]) -> pytest.MonkeyPatch:
+    """Take away what would decide before the processors do."""
+    threads(None)
+    for name in ("POSENC_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delitem(sys.modules, "torch")
+    return monkeypatch
+
+
+def test_who_decides_the_number_of_threads(default_threads: pytest.MonkeyPatch) -> None:
+    """From the last authority to the first, each overruling those before it."""
+    default_threads.setattr(os, "sched_getaffinity", lambda pid: set(range(1)))
+    assert posenc.get_num_threads() == 1
+    default_threads.setitem(sys.modules, "torch", torch)
+    default_threads.setattr(torch, "get_num_threads", lambda: 7)
+    assert posenc.get_num_threads() == 7
+    default_threads.setenv("OMP_NUM_THREADS", "5")
+    assert posenc.get_num_threads() == 5
+    default_threads.setenv("POSENC_NUM_THREADS", "3")
+    assert posenc.get_num_threads() == 3
+    posenc.set_num_threads(2)
+    assert posenc.get_num_threads() == 2
+    posenc.set_num_threads(None)
+    assert posenc.get_num_threads() == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "count"), [("4,2", 4), (" 6 ", 6), ("", 1), ("0", 1), ("many", 1), ("-3", 1), ("1024", 1024), ("1025", 1)]
+)
+def test_values_of_omp_num_threads(value: str, count: int, default_threads: pytest.MonkeyPatch) -> None:
+    """The first of nested levels counts; what is no number is OpenMP's business, not ours."""
+    default_threads.setattr(os, "sched_getaffinity", lambda pid: {0})
+    default_threads.setenv("OMP_NUM_THREADS", value)
+    assert posenc.get_num_threads() == count
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", "00", "1025", "99999999999999999999", "9" * 99])
+def test_values_of_our_own_variable(value: str, default_threads: pytest.MonkeyPatch) -> None:
+    default_threads.setenv("POSENC_NUM_THREADS", value)
+    with pytest.raises(ValueError, match=f"POSENC_NUM_THREADS must be an integer from 1 to 1024, got '{value[:98]}"):
+        posenc.get_num_threads()
+
+
+def test_no_authority_asks_for_more_than_1024(default_threads: pytest.MonkeyPatch) -> None:
+    default_threads.setattr(os, "sched_getaffinity", lambda pid: set(range(5000)))
+    default_threads.setattr(runtime, "_cgroup_quota", lambda: 5000)
+    assert posenc.get_num_threads() == 1024
+    default_threads.setitem(sys.modules, "torch", torch)
+    default_threads.setattr(torch, "get_num_threads", lambda: 4096)
+    assert posenc.get_num_threads() == 1024
+
+
+@pytest.mark.parametrize("n", [1, 1024, np.int64(3), np.uint8(7)], ids=repr)
+def test_numbers_of_threads(n: int, threads: Callable[[int | None], None]) -> None:
+    """Any integer type, kept as a plain int."""
+    threads(n)
+    assert posenc.get_num_threads() == n
+    assert type(posenc.get_num_threads()) is int
+
+
+def test_environment_and_affinity_of_a_process() -> None:
+    code = """
+import os, posenc
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+print(posenc.get_num_threads())
+"""
+    assert run_python(code, POSENC_NUM_THREADS="", OMP_NUM_THREADS="") == "1"
+    assert run_python(code, POSENC_NUM_THREADS="3", OMP_NUM_THREADS="2") == "3"
