@@ -96,7 +96,7 @@ def axial(
     """Return the Rope of an image or a video: every axis has frequencies of its own over its share of the head.
 
     A block of width w has inv_freq[i] = base ** (-2i / w), i < w/2. With two axes of half a head each, and half-split
-    pairs over the whole head, this is the vision tower of Qwen2-VL and of some 25 others (transformers,
+    pairs over the whole head, this is the vision tower of Qwen2-VL and of over 20 others (transformers,
     models/qwen2_vl/modeling_qwen2_vl.py, `Qwen2VLVisionRotaryEmbedding`); with interleaved pairs and axes (1, 0), the
     axial RoPE of rope-vit (Heo et al., arXiv:2403.13298, section 3.2) and of SAM 2.
 
@@ -160,9 +160,9 @@ def axial_bands(
     precision: str,
 ) -> tuple[Bands, float]:
     """Return the frequencies of each block, and the attention factor that all of them share."""
-    blocks = check.integer("axes", axes, 1, most=check.MAX_AXES) if not isinstance(axes, Sequence) else len(axes)
+    blocks = len(axes) if isinstance(axes, Sequence) else check.integer("axes", axes, 1, most=check.MAX_AXES)
     shares = _widths(check.integer("head_dim", head_dim, 1), widths, blocks)
-    scalings = list(scaling) if isinstance(scaling, Sequence) else [scaling] * blocks
+    scalings = list(scaling) if isinstance(scaling, (list, tuple)) else [scaling] * blocks
     if len(scalings) != blocks:
         raise ValueError(f"scaling must be one, or {blocks} for as many blocks, got {len(scalings)}")
     found = [_block(width, base, one, precision) for width, one in zip(shares, scalings, strict=True)]

@@ -187,7 +187,7 @@ def ltx_video(hidden_size: int, *, base: float = 10000.0, precision: str = "exac
     inv_freq = pi/2 * base ** linspace(0, 1, hidden_size // 6), growing up to base; t, h and w take turns, interleaved
     pairs, and the first hidden_size % 6 elements pass through. A position is 2 * x - 1, x the coordinate as a share of
     the trained extent (diffusers, models/transformers/transformer_ltx.py, `LTXVideoRotaryPosEmbed`). At base 10000 the
-    last pair turns by 15,708 radians over half an extent, where float32 is off by about 1e-3: "exact" is not.
+    last pair turns by 15,708 radians over half an extent, where diffusers' own float32 tables are off by up to 3e-3.
 
     Parameters
     ----------

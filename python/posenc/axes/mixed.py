@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class _View(NamedTuple):
     x: Any
     out: Any
-    seq: int
+    seq: int  # where the sequence is
     head: int | None  # where the heads were
 
 
@@ -128,8 +128,10 @@ class MixedRope:
         """
         wide = str(getattr(q, "dtype", "")).endswith("float64")
         tables = self.table(positions, dtype=np.float64 if wide else np.float32)
-        xs, outs = ([q], [out]) if k is None else ([q, k], [None, None] if out is None else list(out))
-        views = [self._view(x, y, seq_axis, head_axis) for x, y in zip(xs, outs, strict=True)]
+        if k is not None and out is not None and not (isinstance(out, (tuple, list)) and len(out) == 2):
+            raise TypeError("out must be a pair of arrays, one for q and one for k")
+        xs, outs = ([q], [out]) if k is None else ([q, k], list(out or (None, None)))
+        views = [self._view(x, y, tables[0].shape[-2], seq_axis, head_axis) for x, y in zip(xs, outs, strict=True)]
         for view in views:  # checks all before any is written
             _core.apply(view.x, *tables, view.out, None, 0, view.seq, LAYOUTS[self.layout][0], 0, inverse, 0, False)
         for i, view in enumerate(views):
@@ -140,15 +142,21 @@ class MixedRope:
                 outs[i] = turned if view.head is None else _move(turned, 0, view.head)
         return outs[0] if k is None else tuple(outs)
 
-    def _view(self, x: Any, out: Any, seq_axis: int, head_axis: int) -> _View:
+    def _view(self, x: Any, out: Any, tokens: int, seq_axis: int, head_axis: int) -> _View:
         """Return what is rotated: with the heads first where they differ, for there tables have their batch axis."""
+        shape = tuple(getattr(x, "shape", ()))
+        if not shape:
+            return _View(x, out, seq_axis, None)  # the check by C says what it is
+        seq = check.integer("seq_axis", seq_axis, -len(shape), most=len(shape) - 1) % len(shape)
+        if shape[-1] != self.head_dim:
+            raise ValueError(f"the last axis of q and k must be head_dim ({self.head_dim}), got {shape[-1]}")
+        if shape[seq] != tokens:
+            raise ValueError(f"positions must be as many as tokens along seq_axis ({shape[seq]}), got {tokens}")
         if self.inv_freq.ndim == 2:
             return _View(x, out, seq_axis, None)
-        shape, heads = tuple(getattr(x, "shape", ())), self.inv_freq.shape[1]
-        for name, axis in (("seq_axis", seq_axis), ("head_axis", head_axis)):
-            check.integer(name, axis, -len(shape), most=len(shape) - 1)
-        head, seq = head_axis % len(shape), seq_axis % len(shape)
-        if head == seq or shape[head] != heads:
+        head = check.integer("head_axis", head_axis, -len(shape), most=len(shape) - 1) % len(shape)
+        heads = self.inv_freq.shape[1]
+        if head in (seq, len(shape) - 1) or shape[head] != heads:
             raise ValueError(f"head_axis must be an axis of {heads} heads beside seq_axis, got {head_axis} of {shape}")
         return _View(_move(x, head, 0), None if out is None else _move(out, head, 0), seq + (seq < head), head)
 
@@ -166,8 +174,11 @@ class MixedRope:
             Torch tensors where positions is one.
         """
         angles = self._angles(check.plain_array("positions", indexable(positions)), kind_of(self.precision))
-        cos, sin = rotary_table([1.0], angles.ravel(), dtype=dtype)  # position 1, the angles as frequencies
-        tables = cos.reshape(angles.shape), sin.reshape(angles.shape)
+        if angles.size:  # position 1, the angles as frequencies
+            cos, sin = rotary_table([1.0], angles.ravel(), dtype=dtype)
+            tables = cos.reshape(angles.shape), sin.reshape(angles.shape)
+        else:
+            tables = np.empty(angles.shape, dtype), np.empty(angles.shape, dtype)
         torch = sys.modules.get("torch")
         if torch is not None and isinstance(positions, torch.Tensor):
             return torch.from_numpy(tables[0]), torch.from_numpy(tables[1])
