@@ -1,0 +1,54 @@
+"""A path, a dictionary or a config object -> one plain dictionary."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def load(source: Any) -> dict[str, Any]:
+    """Return a config as a dictionary.
+
+    Parameters
+    ----------
+    source : path, mapping or object with to_dict()
+        A config.json or the directory that holds one; its contents; a config of transformers; the metadata of a GGUF
+        file as a dictionary.
+
+    Raises
+    ------
+    FileNotFoundError
+        For a path where nothing is.
+    TypeError, ValueError
+        For other things, and for files that hold no JSON object.
+    """
+    if isinstance(source, Mapping):
+        return dict(source)
+    if isinstance(source, (str, os.PathLike)):
+        return _read(Path(source))
+    to_dict = getattr(source, "to_dict", None)
+    if callable(to_dict) and not isinstance(source, type):
+        result = to_dict()
+        if isinstance(result, Mapping):
+            return dict(result)
+    raise TypeError(
+        "source must be a path of a config.json, a dictionary, or a config object with to_dict(), got "
+        f"{type(source).__name__}"
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if path.is_dir():
+        path = path / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"source {str(path)!r} is no file")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"source {str(path)!r} holds no JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"source {str(path)!r} must hold a JSON object, got {type(config).__name__}")
+    return config
