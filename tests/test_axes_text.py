@@ -131,6 +131,9 @@ def test_ggml_gives_leftover_pairs_to_the_fourth_axis() -> None:
     assert ggml[[61, 62]].tolist() == [3, 3]
     assert ours[[61, 62]].tolist() == [0, 0]
     assert ours[:7].tolist() == [0, 1, 2, 0, 1, 2, 0]
+    short = axes.mrope(20, [2, 1, 2, 5], layout="half", order="interleaved_ggml").axis_of_freq
+    assert short is not None
+    assert short.tolist() == [0, 1, 2, 0, 3, 2, 3, 3, 3, 3]
 
 
 def test_timm_clamps_sections_that_do_not_tile() -> None:

@@ -42,7 +42,8 @@ class BlockRope:
     >>> rope = axes.axial_blocks(64, base=100.0)  # Gemma 4 vision
     >>> h, w = np.indices((4, 6)).reshape(2, -1)
     >>> q = np.ones((12, 24, 64), np.float32)
-    >>> bool(np.allclose(rope(rope(q, positions=np.stack([h, w])), positions=np.stack([h, w]), inverse=True), q))
+    >>> turned = rope(q, positions=np.stack([w, h]))
+    >>> bool(np.allclose(rope(turned, positions=np.stack([w, h]), inverse=True), q))
     True
     """
 
@@ -149,8 +150,8 @@ def axial_blocks(
     """Return the Ropes of an image or a video whose pairs are the halves of each axis' own block: [h h | w w].
 
     The frequencies are those of `axial`; the pairs differ: with w = head_dim / axes, element i of a block goes with
-    i + w/2 of the same block. The vision tower of Gemma 4 (base 100; transformers, models/gemma4/modeling_gemma4.py,
-    `apply_multidimensional_rope`), and Allegro's t, h, w by thirds (diffusers, models/embeddings.py,
+    i + w/2 of the same block. The vision tower of Gemma 4 (base 100; its positions are (x, y), column before row;
+    transformers, models/gemma4/modeling_gemma4.py, `apply_multidimensional_rope`, and image_processing_gemma4.py), and Allegro's t, h, w by thirds (diffusers, models/embeddings.py,
     `apply_rotary_emb_allegro`).
 
     Parameters

@@ -14,6 +14,7 @@ from posenc.axes.bands import kind_of, linspace, period_bands
 
 if TYPE_CHECKING:
     from posenc.rotary import Rope
+    from posenc.scaling import Scaling
 
 
 def pixtral(head_dim: int, *, base: float = 10000.0, precision: str = "exact") -> Rope:
@@ -143,6 +144,43 @@ def cogvideox(head_dim: int, *, base: float = 10000.0, precision: str = "exact")
     share = _multiple(head_dim, 16) // 8
     widths = (2 * share, 3 * share, 3 * share)
     return axial(head_dim, layout="interleaved", axes=3, widths=widths, base=base, precision=precision)
+
+
+def thirds(
+    head_dim: int, *, layout: str, base: float = 10000.0, scaling: Scaling | None = None, precision: str = "exact"
+) -> Rope:
+    """Return a Rope of three blocks of 2 * (head_dim // 3 // 2) elements; what they leave of the head passes through.
+
+    MiniMax-M3's vision tower, with half-split pairs (transformers, models/minimax_m3_vl/modeling_minimax_m3_vl.py,
+    `MiniMaxM3VLVisionRotaryEmbedding`).
+
+    Parameters
+    ----------
+    head_dim : int
+        At least 6.
+    layout : {"half", "interleaved", "interleaved_to_half"}
+        As in `from_bands`.
+    base, scaling, precision
+        As in `axial`.
+
+    Returns
+    -------
+    Rope
+        Called with positions (t, h, w) of shape (3, seq) or (3, batch, seq).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `axial` does.
+
+    Examples
+    --------
+    >>> from posenc import axes
+    >>> axes.thirds(80, layout="half").rotary_dim
+    78
+    """
+    widths = (2 * (check.integer("head_dim", head_dim, 6) // 3 // 2),) * 3
+    return axial(head_dim, layout=layout, axes=3, widths=widths, base=base, scaling=scaling, precision=precision)
 
 
 def wan(head_dim: int, *, base: float = 10000.0, precision: str = "exact") -> Rope:

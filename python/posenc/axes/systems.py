@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from posenc import _parameters as check
 from posenc.axes._assemble import axial
 from posenc.axes.blocks import BlockRope, axial_blocks
-from posenc.axes.grids import cogvideox, dinov3, ltx_video, pixtral, wan
+from posenc.axes.grids import cogvideox, dinov3, ltx_video, pixtral, thirds, wan
 from posenc.axes.unequal import UnequalRope, vjepa2
 from posenc.rotary import Rope
 
@@ -21,12 +21,6 @@ class System(NamedTuple):
     build: Callable[..., Rope | BlockRope | UnequalRope]
     positions: str
     source: str
-
-
-def _thirds(head_dim: int, **parameters: Any) -> Rope:
-    """Return equal even thirds, the rest of the head passing through."""
-    width = 2 * (check.integer("head_dim", head_dim, 6) // 6)
-    return axial(head_dim, axes=3, widths=(width,) * 3, **parameters)
 
 
 def _wan_halves(head_dim: int, **parameters: Any) -> Rope:
@@ -70,7 +64,7 @@ SYSTEMS: Mapping[str, System] = MappingProxyType(
         ),
         # videos
         "minimax_m3_vision": System(
-            partial(_thirds, layout="half"), "(t, h, w)", _MODELS + "minimax_m3_vl/modeling_minimax_m3_vl.py"
+            partial(thirds, layout="half"), "(t, h, w)", _MODELS + "minimax_m3_vl/modeling_minimax_m3_vl.py"
         ),
         "vjepa2": System(vjepa2, "(t, h, w)", _MODELS + "vjepa2/modeling_vjepa2.py"),
         # diffusion
