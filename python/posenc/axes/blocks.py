@@ -150,9 +150,9 @@ def axial_blocks(
     """Return the Ropes of an image or a video whose pairs are the halves of each axis' own block: [h h | w w].
 
     The frequencies are those of `axial`; the pairs differ: with w = head_dim / axes, element i of a block goes with
-    i + w/2 of the same block. The vision tower of Gemma 4 (base 100; its positions are (x, y), column before row;
-    transformers, models/gemma4/modeling_gemma4.py, `apply_multidimensional_rope`, and image_processing_gemma4.py), and Allegro's t, h, w by thirds (diffusers, models/embeddings.py,
-    `apply_rotary_emb_allegro`).
+    i + w/2 of the same block. The vision tower of Gemma 4 (base 100; transformers, models/gemma4/modeling_gemma4.py,
+    `apply_multidimensional_rope`; its positions are (x, y), columns first, by image_processing_gemma4.py), and
+    Allegro's t, h, w by thirds (diffusers, models/embeddings.py, `apply_rotary_emb_allegro`).
 
     Parameters
     ----------
