@@ -105,15 +105,14 @@ def of_rank(given: Numbers, rank: int | None, world_size: int | None, scheme: st
     cu = None if cu_seqlens is None else _arrays.boundaries(cu_seqlens)
     total = given.shape[-1] * world_size if cu is None else int(cu[-1])
     right = context_parallel(total, rank, world_size, scheme=scheme, cu_seqlens=cu)
+    zero = context_parallel(total, 0, world_size, scheme=scheme, cu_seqlens=cu)
+    (other,) = set(SCHEMES) - {scheme}
+    cut = context_parallel(total, rank, world_size, scheme=other, cu_seqlens=cu)
     mistakes = [
-        Mistake("rank_ignored", np.arange(len(right)), "this rank counts from 0 as if it held a whole sequence")
+        Mistake("wrong_scheme", cut, f"these are the positions of {other!r} pieces, not {scheme!r}"),
+        Mistake("rank_ignored", zero, "these are the positions of rank 0"),
+        Mistake("rank_ignored", np.arange(len(right)), "this rank counts from 0 as if it held a whole sequence"),
     ]
-    if rank:
-        zero = context_parallel(total, 0, world_size, scheme=scheme, cu_seqlens=cu)
-        mistakes.append(Mistake("rank_ignored", zero, "these are the positions of rank 0"))
-    for other in set(SCHEMES) - {scheme}:
-        cut = context_parallel(total, rank, world_size, scheme=other, cu_seqlens=cu)
-        mistakes.append(Mistake("wrong_scheme", cut, f"these are the positions of {other!r} pieces, not {scheme!r}"))
     if cu is not None:
         whole = np.arange(total)
         gone_on = context_parallel(whole, rank, world_size, scheme=scheme, cu_seqlens=cu)

@@ -53,12 +53,12 @@ def context_parallel(positions: Any, rank: int, world_size: int, *, scheme: str,
     array([1, 2, 2, 3, 4, 5])
     """
     whole = _arrays.array("positions", positions)
+    cu = None if cu_seqlens is None else _arrays.boundaries(cu_seqlens)
+    length = whole.shape[-1] if whole.ndim else check.integer("positions", positions, 0)
+    index = context_parallel_index(length, rank, world_size, scheme=scheme, cu_seqlens=cu)
     if whole.ndim == 0:
-        length = check.integer("positions", positions, 0)
-        whole = np.arange(length) if cu_seqlens is None else from_cu_seqlens(_arrays.boundaries(cu_seqlens), length)
-    length = whole.shape[-1]
-    index = context_parallel_index(length, rank, world_size, scheme=scheme, cu_seqlens=cu_seqlens)
-    return _arrays.like(whole[..., np.asarray(index)], positions, cu_seqlens)
+        whole = np.arange(length) if cu is None else from_cu_seqlens(cu)
+    return _arrays.like(whole[..., index], positions, cu_seqlens)
 
 
 def context_parallel_index(length: int, rank: int, world_size: int, *, scheme: str, cu_seqlens: Any = None) -> Any:

@@ -1,0 +1,452 @@
+"""M-RoPE positions: the examples of its authors, and get_rope_index of every model of transformers 5.23 with one."""
+
+import importlib
+import inspect
+import pkgutil
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import transformers.models
+from transformers.models.glm4v.processing_glm4v import Glm4vProcessor
+from transformers.processing_utils import ProcessorMixin
+
+from posenc import positions
+
+Tensor = torch.Tensor
+
+
+# ---- the authors' examples ----
+
+
+def test_qwen2_5_vl_video() -> None:
+    """The docstring of get_rope_index in transformers 4.57: 3 grid steps of 2 by 2, 25 tokens a second, 1 fps."""
+    found, delta = positions.mrope(
+        [2] * 12 + [0] * 5,
+        scheme="qwen2_5_vl",
+        video_grid_thw=[[3, 4, 4]],
+        second_per_grid_ts=[2.0],
+        tokens_per_second=25,
+        advance="largest",
+    )
+    assert found[0].tolist() == [0] * 4 + [50] * 4 + [100] * 4 + [101, 102, 103, 104, 105]
+    assert found[1].tolist() == [0, 0, 1, 1] * 3 + [101, 102, 103, 104, 105]
+    assert found[2].tolist() == [0, 1, 0, 1] * 3 + [101, 102, 103, 104, 105]
+    assert delta == 106 - 17
+
+
+def test_qwen2_vl_video() -> None:
+    """The docstring of get_rope_index in transformers 4.45: the same video, time in grid steps, text from 3."""
+    found, _ = positions.mrope([2] * 12 + [0] * 5, scheme="qwen2_vl", video_grid_thw=[[3, 4, 4]], advance="largest")
+    assert found[0].tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 4, 5, 6, 7]
+    assert found[1].tolist() == [0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 3, 4, 5, 6, 7]
+    assert found[2].tolist() == [0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 3, 4, 5, 6, 7]
+
+
+def test_text_counts_on_all_axes() -> None:
+    found, delta = positions.mrope([[0, 0, 0], [0, 0, 0]], scheme="qwen3_vl")
+    assert found.tolist() == [[[0, 1, 2]] * 2] * 3
+    assert delta.tolist() == [0, 0]
+
+
+# ---- transformers ----
+
+
+class Model(NamedTuple):
+    """A model of transformers, and what its config says about grids."""
+
+    scheme: str
+    config: dict[str, int]
+
+
+MODELS = {
+    "qwen2_vl": Model("qwen2_vl", {"spatial_merge_size": 2}),
+    "paddleocr_vl": Model("qwen2_vl", {"spatial_merge_size": 2}),
+    "qwen2_5_vl": Model("qwen2_5_vl", {"spatial_merge_size": 2, "tokens_per_second": 2}),
+    "ernie4_5_vl_moe": Model("ernie4_5_vl", {"spatial_merge_size": 2, "temporal_merge_size": 2}),
+    "glm4v": Model("glm4v", {"spatial_merge_size": 2}),
+    "glm4v_moe": Model("glm4v", {"spatial_merge_size": 2}),
+    "glm46v": Model("glm4v", {"spatial_merge_size": 2}),
+    "glm_ocr": Model("glm4v", {"spatial_merge_size": 2}),
+    "qwen3_vl": Model("qwen3_vl", {"spatial_merge_size": 2}),
+    "qwen3_vl_moe": Model("qwen3_vl", {"spatial_merge_size": 3}),
+    "qwen3_5": Model("qwen3_vl", {"spatial_merge_size": 2}),
+    "qwen3_5_moe": Model("qwen3_vl", {"spatial_merge_size": 1}),
+    "qwen4_exp": Model("qwen3_vl", {"spatial_merge_size": 2}),
+    "cohere_compass": Model("qwen3_vl", {"spatial_merge_size": 2}),
+    "cosmos3_edge": Model("qwen3_vl", {"spatial_merge_size": 2}),
+    "cosmos3_omni": Model("qwen3_vl", {"spatial_merge_size": 2}),
+}
+#: builds positions that are none of the schemes, and why
+OTHERS = {
+    "glm_image": "positions of images that are generated",
+    "hunyuan_vl": "image numbers for an axis, text counts image tokens",
+    "minicpmv4_7": "crops laid over a canvas",
+    "qwen2_5_omni": "audio between the frames of a video",
+    "qwen3_omni_moe": "audio between the frames of a video, fractional time",
+}
+
+
+def model_file(name: str) -> Any:
+    return importlib.import_module(f"transformers.models.{name}.modeling_{name}")
+
+
+def test_no_model_is_forgotten() -> None:
+    """Every modeling file with a get_rope_index is compared below, or named with its reason."""
+    found = set()
+    for module in pkgutil.iter_modules(transformers.models.__path__):
+        for path in transformers.models.__path__:
+            try:
+                with open(f"{path}/{module.name}/modeling_{module.name}.py", encoding="utf-8") as file:
+                    if "def get_rope_index(" in file.read():
+                        found.add(module.name)
+            except FileNotFoundError:
+                continue
+    assert found == MODELS.keys() | OTHERS.keys()
+
+
+def model_class(name: str) -> Any:
+    """Return the class of a model that builds positions."""
+    (owner,) = (
+        c
+        for _, c in inspect.getmembers(model_file(name), inspect.isclass)
+        if "get_rope_index" in vars(c) and c.__module__.endswith(f".modeling_{name}")
+    )
+    return owner
+
+
+def their_index(name: str, **inputs: Any) -> tuple[Tensor, Tensor]:
+    """Call a model's own get_rope_index, on an object that holds nothing but its config."""
+    owner = model_class(name)
+    it = SimpleNamespace(config=SimpleNamespace(vision_config=SimpleNamespace(**MODELS[name].config)))
+    it.get_vision_position_ids = lambda *a, **k: owner.get_vision_position_ids(it, *a, **k)
+    found, delta = owner.get_rope_index(it, **inputs)
+    return found, delta[:, 0]
+
+
+class Batch(NamedTuple):
+    types: Tensor
+    mask: Tensor
+    images: Tensor | None
+    videos: Tensor | None
+    seconds: Tensor | None
+
+
+def random_row(rng: np.random.Generator, model: Model, images: list[Any], videos: list[Any]) -> list[int]:
+    """Return token types of text with images and videos in it, whose grids are appended."""
+    merge = model.config["spatial_merge_size"]
+    row = [0] * int(rng.integers(1, 5))
+    for _ in range(int(rng.integers(0, 4))):
+        h, w = (merge * rng.integers(1, 5, 2)).tolist()
+        tokens = h * w // merge**2
+        if rng.random() < 0.5:
+            images.append([1, h, w])
+            row += [1] * tokens
+        else:
+            t = int(rng.integers(1, 6)) * model.config.get("temporal_merge_size", 1)
+            videos.append([t, h, w])
+            if model.scheme in ("qwen3_vl", "glm4v"):  # a time stamp before each frame
+                for _ in range(t):
+                    row += [0] * int(rng.integers(1, 4)) + [2] * tokens
+            else:
+                row += [2] * (t // model.config.get("temporal_merge_size", 1) * tokens)
+        row += [0] * int(rng.integers(1, 5))
+    return row
+
+
+def random_batch(rng: np.random.Generator, model: Model, side: str) -> Batch:
+    images: list[Any] = []
+    videos: list[Any] = []
+    rows = [random_row(rng, model, images, videos) for _ in range(int(rng.integers(1, 4)))]
+    seq = max(map(len, rows)) + (0 if side == "none" and len(rows) == 1 else int(rng.integers(0, 3)))
+    types, mask = torch.zeros(len(rows), seq, dtype=torch.long), torch.zeros(len(rows), seq, dtype=torch.long)
+    for i, row in enumerate(rows):
+        where = slice(seq - len(row), seq) if side == "left" else slice(0, len(row))
+        types[i, where] = torch.tensor(row)
+        mask[i, where] = 1
+    seconds = torch.tensor(rng.choice([0.5, 1.0, 2.0, 1 / 3, 0.7, 1.9833], len(videos)), dtype=torch.float32)
+    return Batch(
+        types,
+        mask,
+        torch.tensor(images) if images else None,
+        torch.tensor(videos) if videos else None,
+        seconds if videos else None,
+    )
+
+
+def ours(model: Model, batch: Batch, mask: Tensor | None, seconds: Any, advance: str | None) -> positions.MRope:
+    """The same batch in posenc's words."""
+    videos = batch.videos is not None
+    config = {name: value for name, value in model.config.items() if name == "spatial_merge_size" or videos}
+    if model.scheme == "qwen2_5_vl" and videos:
+        config["second_per_grid_ts"] = seconds
+    return positions.mrope(
+        batch.types,
+        scheme=model.scheme,
+        image_grid_thw=batch.images,
+        video_grid_thw=batch.videos,
+        attention_mask=mask,
+        advance=advance,
+        **config,
+    )
+
+
+@pytest.mark.parametrize("side", ["left", "right", "none"])
+@pytest.mark.parametrize("name", MODELS)
+def test_as_in_transformers(name: str, side: str) -> None:
+    """Thirty batches each, seeded by the case: several images and videos in a row, both paddings, and no mask."""
+    model = MODELS[name]
+    rng = np.random.default_rng([8, list(MODELS).index(name), ["left", "right", "none"].index(side)])
+    for _ in range(30):
+        batch = random_batch(rng, model, side)
+        mask = None if side == "none" else batch.mask
+        inputs: dict[str, Any] = {
+            "input_ids": batch.types,
+            "mm_token_type_ids": batch.types,
+            "image_grid_thw": batch.images,
+            "video_grid_thw": batch.videos,
+            "attention_mask": mask,
+        }
+        if model.scheme == "qwen2_5_vl":
+            inputs["second_per_grid_ts"] = batch.seconds
+        wanted, wanted_delta = their_index(name, **inputs)
+        found, delta = ours(model, batch, mask, batch.seconds, "extent")
+        assert torch.equal(found, wanted)
+        assert torch.equal(delta, wanted_delta)
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64", "list"])
+def test_seconds_are_rounded_as_in_transformers(kind: str) -> None:
+    """0.29 s at 10 a second: every tenth step lies on an integer, where each way of rounding shows."""
+    values = [0.7, 0.1, 1.1, 1 / 3, 0.29, 1.9833]
+    seconds: Any = values if kind == "list" else torch.tensor(values, dtype=getattr(torch, kind))
+    grids = torch.tensor([[40, 2, 2]] * len(values))
+    types = torch.tensor([([2] * 40 + [0]) * len(values)])
+    model = model_class("qwen2_5_vl")
+    it = SimpleNamespace(
+        config=SimpleNamespace(vision_config=SimpleNamespace(spatial_merge_size=2, tokens_per_second=10))
+    )
+    it.get_vision_position_ids = lambda *a, **k: model.get_vision_position_ids(it, *a, **k)
+    wanted, _ = model.get_rope_index(it, types, types, video_grid_thw=grids, second_per_grid_ts=seconds)
+    found, _ = positions.mrope(
+        types,
+        scheme="qwen2_5_vl",
+        video_grid_thw=grids,
+        second_per_grid_ts=seconds,
+        tokens_per_second=10,
+        advance="extent",
+    )
+    assert torch.equal(found, wanted)
+
+
+def test_the_roundings_differ() -> None:
+    """Else the test above would not tell them apart."""
+
+    def times(seconds: Any) -> list[int]:
+        grids, types = [[60, 2, 2]], [2] * 60
+        found = positions.mrope(
+            types,
+            scheme="qwen2_5_vl",
+            video_grid_thw=grids,
+            second_per_grid_ts=seconds,
+            tokens_per_second=10,
+            advance="extent",
+        )
+        return found.positions[0].tolist()
+
+    values = np.array([0.29])
+    assert times(values.astype(np.float32)) != times(values)
+
+
+# ---- decoding ----
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v", "ernie4_5_vl_moe"])
+def test_decoding_goes_on(name: str) -> None:
+    """compute_3d_position_ids with a cache, three tokens after a left-padded prompt."""
+    model = MODELS[name]
+    rng = np.random.default_rng([9, list(MODELS).index(name)])
+    for _ in range(10):
+        batch = random_batch(rng, model, "left")
+        found, delta = ours(model, batch, batch.mask, batch.seconds, "extent")
+        rows = len(batch.types)
+        longer = torch.cat([batch.mask, torch.ones(rows, 3, dtype=torch.long)], dim=1)
+        it = SimpleNamespace(rope_deltas=delta[:, None])
+        wanted = model_class(name).compute_3d_position_ids(
+            it,
+            input_ids=None,
+            inputs_embeds=torch.zeros(rows, longer.shape[1], 1),
+            image_grid_thw=None,
+            video_grid_thw=None,
+            attention_mask=longer,
+            past_key_values=SimpleNamespace(get_seq_length=lambda n=batch.mask.shape[1]: n),
+        )[..., -3:]
+        assert torch.equal(positions.mrope_next(batch.mask.sum(-1), delta, 3), wanted)
+        largest = torch.stack([found[:, i, batch.mask[i] == 1].max() for i in range(rows)])
+        assert torch.equal(wanted[0, :, 0], largest + 1)
+
+
+def test_decoding_one_row() -> None:
+    found = positions.mrope_next([6, 9], [-2, 0], 2)
+    assert found.tolist() == [[[4, 5], [9, 10]]] * 3
+    assert positions.mrope_next(6, [-2, 0]).shape == (3, 2, 1)
+
+
+# ---- token types ----
+
+
+def test_token_types_as_processors_make_them() -> None:
+    ids = [[5, 90, 90, 6, 91, 91, 90], [91, 90, 5, 5, 5, 5, 91]]
+    it = SimpleNamespace(image_token_ids=[90], video_token_ids=[91], audio_token_ids=[])
+    wanted = ProcessorMixin.create_mm_token_type_ids(it, ids)
+    assert positions.token_types(ids, 90, 91).tolist() == wanted
+
+
+def test_token_types_of_glm4v() -> None:
+    """Frames are written with the image token, between the tokens that begin and end a video."""
+    rng = np.random.default_rng(10)
+    it = SimpleNamespace(image_token_id=90, video_start_id=80, video_end_id=81)
+    for _ in range(20):
+        pieces = [[80, 90, 90, 7, 90, 81], [90, 90], [5, 6], [80, 81]]
+        rows = [[token for i in rng.integers(0, 4, 6) for token in pieces[i]] for _ in range(2)]
+        for row in rows:
+            wanted = Glm4vProcessor.create_mm_token_type_ids(it, [row])
+            assert positions.token_types([row], 90, video_span=(80, 81)).tolist() == wanted
+
+
+# ---- where systems disagree ----
+
+
+def test_long_videos() -> None:
+    """Five grid steps of one token: text goes on at 5 ("largest") or at 1 ("extent"); without a word, neither."""
+    how: dict[str, Any] = {"scheme": "qwen2_vl", "video_grid_thw": [[5, 2, 2]]}
+    types = [2] * 5 + [0]
+    assert positions.mrope(types, **how, advance="largest").positions[0, -1] == 5
+    assert positions.mrope(types, **how, advance="extent").positions[0, -1] == 1
+    with pytest.raises(ValueError, match="advance must be given: video 0 reaches 5 positions in time, but 1 in height"):
+        positions.mrope(types, **how)
+    wide = positions.mrope([2] * 10 + [0], scheme="qwen2_vl", video_grid_thw=[[2, 2, 10]])  # both say 5
+    assert wide.positions[0, -1] == 5
+
+
+def test_padding() -> None:
+    found, delta = positions.mrope(
+        [0, 0, 1, 0], scheme="qwen3_vl", image_grid_thw=[[1, 2, 2]], attention_mask=[0, 1, 1, 1], padding_position=1
+    )
+    assert found.tolist() == [[1, 0, 1, 2]] * 3
+    assert delta == 0
+    empty = positions.mrope([[0, 0]], scheme="qwen3_vl", attention_mask=[[0, 0]])
+    assert empty.positions.tolist() == [[[0, 0]]] * 3
+    assert empty.delta.tolist() == [0]
+
+
+def test_items_that_touch() -> None:
+    """Two images without text between them: each takes the tokens of its grid."""
+    types = [1] * 1 + [1] * 4
+    found, _ = positions.mrope(types, scheme="qwen2_vl", image_grid_thw=[[1, 2, 2], [1, 4, 4]])
+    assert found.tolist() == [[0, 1, 1, 1, 1], [0, 1, 1, 2, 2], [0, 1, 2, 1, 2]]
+
+
+def build(types: Any, scheme: str = "qwen2_vl", **more: Any) -> Any:
+    return positions.mrope(types, scheme=scheme, **more)
+
+
+TIMED: dict[str, Any] = {"scheme": "qwen2_5_vl", "video_grid_thw": [[1, 2, 2]]}
+REFUSED = [
+    (lambda: build([0], "qwen"), ValueError, "scheme must be one of 'qwen2_vl', 'qwen2_5_vl'"),
+    (lambda: build([0, 3]), ValueError, "token_types must be 0 (text), 1 (image) or 2 (video), got 0 to 3"),
+    (lambda: build([[[0]]]), ValueError, "token_types must have shape (seq,) or (batch, seq), got (1, 1, 1)"),
+    (lambda: build([0.0]), TypeError, "token_types must be integers, got float64"),
+    (lambda: build([1]), ValueError, "image_grid_thw must have a grid for every image of token_types, got too few"),
+    (lambda: build([2]), ValueError, "video_grid_thw must have a grid for every video of token_types, got too few"),
+    (lambda: build([0], image_grid_thw=[[1, 2, 2]]), ValueError, "image 0 has no tokens"),
+    (
+        lambda: build([1, 1, 0], image_grid_thw=[[1, 4, 4]]),
+        ValueError,
+        "image 0 must have 4 tokens for its grid, token_types has 2 of them",
+    ),
+    (lambda: build([1, 1, 2, 2], image_grid_thw=[[1, 4, 4]]), ValueError, "token_types has 2 of them"),
+    (lambda: build([2, 0, 2], "glm4v", video_grid_thw=[[2, 2, 4]]), ValueError, "video 0, frame 0 must have 2 tokens"),
+    (
+        lambda: build([1], image_grid_thw=[[1, 3, 2]]),
+        ValueError,
+        "image_grid_thw[0] must be positive, with height and width multiples of spatial_merge_size (2), got [1, 3, 2]",
+    ),
+    (lambda: build([1], image_grid_thw=[[0, 2, 2]]), ValueError, "image_grid_thw[0] must be positive"),
+    (lambda: build([1], image_grid_thw=[[2, 2]]), ValueError, "image_grid_thw must have shape (items, 3), got (1, 2)"),
+    (lambda: build([1], image_grid_thw=[1, 2, 2]), ValueError, "image_grid_thw must have shape (items, 3), got (3,)"),
+    (lambda: build([1], spatial_merge_size=0), ValueError, "spatial_merge_size must be at least 1"),
+    (lambda: build([0], temporal_merge_size=2), ValueError, "temporal_merge_size must not be given for 'qwen2_vl'"),
+    (
+        lambda: build([0], tokens_per_second=2),
+        ValueError,
+        "tokens_per_second must not be given for 'qwen2_vl', which does not use it",
+    ),
+    (
+        lambda: build([2], "ernie4_5_vl", video_grid_thw=[[2, 2, 2]]),
+        ValueError,
+        "temporal_merge_size must be given for videos of 'ernie4_5_vl'",
+    ),
+    (
+        lambda: build([2], "ernie4_5_vl", video_grid_thw=[[3, 2, 2]], temporal_merge_size=2),
+        ValueError,
+        "a multiple of temporal_merge_size (2), got 3",
+    ),
+    (
+        lambda: build([2], **TIMED, tokens_per_second=2),
+        ValueError,
+        "second_per_grid_ts must be given for videos of 'qwen2_5_vl'",
+    ),
+    (lambda: build([2], **TIMED, second_per_grid_ts=[1]), ValueError, "tokens_per_second must be given for videos"),
+    (
+        lambda: build([2], **TIMED, second_per_grid_ts=[1, 2], tokens_per_second=2),
+        ValueError,
+        "second_per_grid_ts must have shape (1,), one per video, got (2,)",
+    ),
+    (
+        lambda: build([2], **TIMED, second_per_grid_ts=[np.nan], tokens_per_second=2),
+        ValueError,
+        "second_per_grid_ts must be finite and at least 0",
+    ),
+    (
+        lambda: build([2], **TIMED, second_per_grid_ts=[-1], tokens_per_second=2),
+        ValueError,
+        "second_per_grid_ts must be finite and at least 0",
+    ),
+    (
+        lambda: build([2], **TIMED, second_per_grid_ts=[1], tokens_per_second=0),
+        ValueError,
+        "tokens_per_second must be positive",
+    ),
+    (lambda: build([0], advance="max"), ValueError, "advance must be one of 'largest', 'extent', got 'max'"),
+    (
+        lambda: build([0, 0], attention_mask=[1]),
+        ValueError,
+        "attention_mask must have the shape of token_types, (2,), got (1,)",
+    ),
+    (lambda: build([0, 0], attention_mask=[1, 2]), ValueError, "attention_mask must hold 0 and 1 only"),
+    (lambda: build([0], padding_position=-1), ValueError, "padding_position must be at least 0"),
+    (
+        lambda: positions.mrope_next([1, 2], [1, 2, 3]),
+        ValueError,
+        "length and delta must have the same shape, got (2,) and (3,)",
+    ),
+    (lambda: positions.mrope_next(1.5, 0), TypeError, "length must be integers, got float64"),
+    (lambda: positions.mrope_next(1, 0, -1), ValueError, "count must be at least 0"),
+    (
+        lambda: positions.token_types([1], 1, 2, video_span=(3, 4)),
+        ValueError,
+        "video_span and video_token_id exclude each other",
+    ),
+    (lambda: positions.token_types([1], None), TypeError, "image_token_id must be an integer, got None"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), REFUSED, ids=[message for _, _, message in REFUSED])
+def test_refuses(call: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error) as caught:
+        call()
+    assert caught.type is error
+    assert message in str(caught.value)
