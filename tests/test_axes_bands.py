@@ -12,7 +12,7 @@ from conftest import assert_refused
 from posenc import axes
 
 if not IN_CI:
-    needs("torch", "timm", "rotary_embedding_torch")
+    needs("torch", "rotary_embedding_torch")
 
 import torch
 from rotary_embedding_torch import RotaryEmbedding, apply_rotary_emb

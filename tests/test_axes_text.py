@@ -138,7 +138,7 @@ def test_ggml_gives_leftover_pairs_to_the_fourth_axis() -> None:
 
 def test_timm_clamps_sections_that_do_not_tile() -> None:
     """timm, RotaryEmbeddingMRope: GenLIP's (8, 12, 12) over 36 pairs; and its docstring's 11/11/10 at head_dim 64."""
-    needs("timm")
+    needs("torch")
     for head_dim, counts in ((72, [12, 12, 12]), (64, [11, 11, 10])):
         module = timm_embeddings().RotaryEmbeddingMRope(head_dim, mrope_section=(8, 12, 12))
         rope = axes.mrope(head_dim, [8, 12, 12], layout="half", order="interleaved_clamped", precision="float32")

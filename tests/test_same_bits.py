@@ -149,9 +149,8 @@ def rotations(way: Way, kind: str) -> Iterator[Array]:
         yield rotated(way, kind, layout, 63, key=12, base=5e5)
         yield rotated(way, kind, layout, 64, key=13, inverse=True)
         yield rotated(way, kind, layout, 96, key=14, precision="float32")
-        yield rotated(
-            way, kind, layout, 64, key=15, scaling=posenc.scaling.InverseFrequencies(tuple(1 / 3**i for i in range(32)), 1.25)
-        )
+        given = posenc.scaling.InverseFrequencies(tuple(1 / 3**i for i in range(32)), 1.25)
+        yield rotated(way, kind, layout, 64, key=15, scaling=given)
         yield rotated(way, kind, layout, 4100, key=16, rotary_dim=4098)
 
 
