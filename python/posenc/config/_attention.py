@@ -17,7 +17,7 @@ Parameters = Mapping[str, Any]
 
 def _llama4(config: Config, parameters: Parameters) -> Llama4Scale | None:
     """On layers without RoPE (models/llama4/modeling_llama4.py, `Llama4TextAttention.forward`)."""
-    if not check.flag("attn_temperature_tuning", bool(config.get("attn_temperature_tuning", True))):
+    if not config.get("attn_temperature_tuning", True):
         return None
     return Llama4Scale(config.get("attn_scale", 0.1), config.get("floor_scale", 8192.0))
 

@@ -12,6 +12,7 @@ from posenc.config._family import (
     Entry,
     Family,
     Kind,
+    LayerRule,
     Other,
     Refused,
     Switch,
@@ -51,6 +52,18 @@ def _deepseek_v4(config: Config, number: int) -> Sequence[str | None]:
 def _molmo2(config: Config, number: int) -> Sequence[str | None]:
     scaled = config.get("rope_scaling_layers")
     return ["scaled" if scaled is None or i in scaled else "unscaled" for i in range(number)]
+
+
+def _sliding_layers(period: int) -> LayerRule:
+    """Return the rule by which sliding layers turn, and all of them where the model has no window (EXAONE 4)."""
+    usual = renamed(every(period, key="sliding_window_pattern"), {_FULL: None})
+
+    def types(config: Config, number: int) -> Sequence[str | None]:
+        if "sliding_window" in config and config["sliding_window"] is None:
+            return [ALL] * number
+        return usual(config, number)
+
+    return types
 
 
 def _recurrent(config: Config, number: int) -> Sequence[str | None]:
@@ -99,6 +112,8 @@ FAMILIES: dict[str, Entry] = {
     "muse_spark_text": rotary(
         "half", head_dim=64, bases_by_layer=True, layers=_MUSE, missing={"rope_theta": 500_000.0}
     ),
+    **dict.fromkeys(("exaone4", "exaone_moe"), rotary("half", layers=_sliding_layers(4))),
+    "kolibri1": rotary("half", head_dim=128, layers=_sliding_layers(5)),
     "cohere2_moe": rotary("interleaved", head_dim=128, layers=_cohere2_moe),
     "molmo2_text": Family(
         layout="half",

@@ -98,15 +98,15 @@ _QWEN_HYBRID = rotary(
 _MROPE_QWEN2 = rotary("half", base=1_000_000.0, axes="mrope", sections=(16, 24, 24))
 _MROPE_QWEN3 = rotary("half", base=500_000.0, axes="mrope_interleaved", sections=(24, 20, 20))
 _PHI3 = rotary("half", aliases={"su": "longrope", "yarn": "longrope"})
-_EXAONE = rotary("half", layers=renamed(every(4, key="sliding_window_pattern"), _SLIDING_ONLY))
 
 FAMILIES: dict[str, Entry] = {
     # ---- pairs of halves, the whole head
     **_all(
         "arcee aria_text chameleon deepseek_ocr2_text deepseek_ocr2_encoder diffllama doge dots1 esmc eurobert "
         "gpt_neox_japanese gradium_phonon_tts granite granite4_vision_text granite_docling_text granitemoe "
-        "granitemoeshared hyperclovax idefics jais2 kyutai_speech_to_text lasr_encoder llama mimi "
-        "ministral mistral moshi olmo olmo2 olmoe pocket_tts pocket_tts_audio_tokenizer qwen2 qwen2_moe qwen3_moe "
+        "granitemoeshared hyperclovax idefics jais2 kyutai_speech_to_text lasr_encoder llama mimi mimi_encoder "
+        "mimi_decoder ministral mistral moshi olmo olmo2 olmoe pocket_tts pocket_tts_audio_tokenizer "
+        "pocket_tts_audio_tokenizer_encoder pocket_tts_audio_tokenizer_decoder qwen2 qwen2_moe qwen3_moe "
         "qwen3_omni_moe_talker_text qwen3_omni_moe_code2wav starcoder2 unlimited_ocr_text "
         "voxtral_realtime_text",
         rotary("half"),
@@ -224,8 +224,6 @@ FAMILIES: dict[str, Entry] = {
         head_dim=128,
         layers=renamed(listed(lambda i, n: _FULL if i < 2 or i % 4 == 1 or i == n - 1 else _SLIDING), _SLIDING_ONLY),
     ),
-    **_all("exaone4 exaone_moe", _EXAONE),
-    "kolibri1": rotary("half", head_dim=128, layers=renamed(every(5), _SLIDING_ONLY)),
     "llama4_text": rotary("interleaved", base=500_000.0, head_dim=128, layers=nope_list(), query_scale="llama4"),
     "smollm3": rotary("half", base=2_000_000.0, layers=nope_list()),
     # ---- attention in some layers only

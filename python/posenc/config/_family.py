@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from posenc import _parameters as check
+
 Config = Mapping[str, Any]
 LayerRule = Callable[[Config, int], "Sequence[str | None]"]
 
@@ -180,9 +182,13 @@ def every(
         given = config.get("layer_types")
         if given is not None:
             return list(given)
-        length = config.get(key) or period
-        at = 0 if first else length - 1
-        found = [here if i % length == at else others for i in range(number)]
+        length: Any = config.get(key) if key else None
+        if isinstance(length, str):  # EXAONE: "LLLG", local and global
+            found = [here if length[i % len(length)] == "G" else others for i in range(number)]
+        else:
+            length = period if length is None else check.integer(key, length, 1)
+            at = 0 if first else length - 1
+            found = [here if i % length == at else others for i in range(number)]
         if last and found:
             found[-1] = here
         return found

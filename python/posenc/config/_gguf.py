@@ -20,7 +20,8 @@ _LAYOUTS = {
     "interleaved": (
         "arcee arctic baichuan bailingmoe chameleon chatglm cohere2 cohere2moe command-r deci deepseek "
         "deepseek2 deepseek2-ocr deepseek32 ernie4_5 ernie4_5-moe glm-dsa glm4 granite granitehybrid granitemoe "
-        "internlm2 llada llama llama-embed llama4 maincoder minicpm mistral3 mistral4 neo-bert olmo plm smollm3 starcoder xverse"
+        "internlm2 llada llama llama-embed llama4 maincoder minicpm mistral3 mistral4 neo-bert olmo plm smollm3 "
+        "starcoder xverse"
     ),
     "half": (
         "afmoe apertus bailingmoe2 bert bitnet codeshell cogvlm dbrx dots1 dream eurobert exaone exaone-moe exaone4 "
@@ -37,8 +38,8 @@ AXES = {
     **dict.fromkeys(("qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe"), "mrope_interleaved_ggml"),
 }
 _NONE = (
-    "arwkv7 bloom gpt2 gptj jais jamba jina-bert-v2 kimi-linear mamba mamba2 mpt nemotron_h nemotron_h_moe refact rwkv6 "
-    "rwkv6qwen2 rwkv7 t5 t5encoder wavtokenizer-dec"
+    "arwkv7 bloom gpt2 gptj jais jamba jina-bert-v2 kimi-linear mamba mamba2 mpt nemotron_h nemotron_h_moe refact "
+    "rwkv6 rwkv6qwen2 rwkv7 t5 t5encoder wavtokenizer-dec"
 )
 NONE = frozenset(_NONE.split())
 #: Families of which only a part of each head, stored apart, turns.
@@ -111,9 +112,7 @@ def _family(arch: str, layout: str, config: Mapping[str, Any]) -> Family:
             "sliding_attention": Kind(head_key=head_key, base=base, key="local_rope_theta", takes_flat=False),
         }
     family = rotary(layout, axes=AXES.get(arch, ""), softmax_mscale=arch in LATENT)
-    note = (
-        "" if arch not in ("llama4", "smollm3", "cohere2", "exaone4") else "some layers turn nothing: not in metadata"
-    )
+    note = "some layers turn nothing, which is not in the metadata" if arch in NOT_ALL_LAYERS else ""
     return replace(family, kinds=kinds, note=note)
 
 

@@ -28,7 +28,13 @@ TOP_LEVEL = {
     "local_rope_theta": ("local_rope_theta", "rope_local_base_freq", "swa_rope_theta"),
     "compress_rope_theta": ("compress_rope_theta",),
     "uid_rope_base_frequency": ("uid_rope_base_frequency",),
-    "partial_rotary_factor": ("partial_rotary_factor", "rotary_pct", "rotary_percent", "rope_pct"),
+    "partial_rotary_factor": (
+        "partial_rotary_factor",
+        "rotary_pct",
+        "rotary_percent",
+        "rope_pct",
+        "rotary_emb_fraction",
+    ),
     "rotary_dim": ("rotary_dim", "rotary_ndims"),
     "original_max_position_embeddings": ("original_max_position_embeddings",),
     "mrope_section": ("mrope_section",),
@@ -69,7 +75,7 @@ _READ_ELSEWHERE = frozenset(
         *("memory_attention_rope_dropout", "memory_attention_rope_feat_sizes", "memory_attention_rope_k_sizes"),
         *("memory_attention_rope_theta", "spatial_rope_base_frequency", "uid_rope_base_frequency"),
         *("num_spatial_rope_pairs_per_axis", "num_uid_rope_pairs", "swa_qk_rope_head_dim", "position_embedding_type"),
-        *("rotary", "indexer_rope_interleave"),
+        *("rotary", "rotary_emb_interleaved", "indexer_rope_interleave"),
     }
 )
 
@@ -95,6 +101,7 @@ def canonical(config: Config, family: Family, report: Report) -> dict[str, Param
     """Return the rope parameters of each kind of a family under canonical keys; None for a kind that turns nothing."""
     config = opened(config, family.inside)
     _refuse_unknown(config, report)
+    _refuse_other_layout(config, family, report)
     beside = {name: _one(config, name, spellings, report) for name, spellings in TOP_LEVEL.items()}
     where, given = _dictionary(config, report)
     nested = _nested(given)
@@ -219,6 +226,13 @@ def _refuse_unknown(config: Config, report: Report) -> None:
     for key, value in config.items():
         if key not in _READ_ELSEWHERE and value is not None and _LOOKS_POSITIONAL.search(key):
             report.wrong(f"{key}={value!r} is no key that is known to say something about positions")
+
+
+def _refuse_other_layout(config: Config, family: Family, report: Report) -> None:
+    """A config that says how its pairs lie must say what its family does."""
+    given = config.get("rotary_emb_interleaved")
+    if given is not None and bool(given) != family.layout.startswith("interleaved"):
+        report.wrong(f"rotary_emb_interleaved={given!r} contradicts this family's layout {family.layout!r}")
 
 
 def _refuse_strangers(nested: Mapping[str, Any] | None, family: Family, where: str, report: Report) -> None:
