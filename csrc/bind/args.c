@@ -73,11 +73,14 @@ static int view_ndarray(pe_state *state, PyArrayObject *array, const char *name,
 
 /* NumPy's own import of another library's CPU array: no copy */
 static PyObject *import_dlpack(PyObject *object, const char *name) {
-    if (!PyObject_HasAttrString(object, "__dlpack__")) {
+    PyObject *exporter = PyObject_GetAttrString(object, "__dlpack__");
+    if (exporter == NULL) { /* whatever was raised: what is asked for here is not there */
+        PyErr_Clear();
         PyErr_Format(PyExc_TypeError, "%s must be a NumPy array or a torch CPU tensor, got %R", name,
                      (PyObject *)Py_TYPE(object));
         return NULL;
     }
+    Py_DECREF(exporter);
     PyObject *numpy = PyImport_ImportModule("numpy"), *array = NULL;
     if (numpy) array = PyObject_CallMethod(numpy, "from_dlpack", "O", object);
     Py_XDECREF(numpy);

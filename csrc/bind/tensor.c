@@ -105,8 +105,9 @@ static int reject(const char *name, const char *what) {
 
 /* Forward-mode gradients hang on a tensor unseen; they exist only within a dual level, whose number torch keeps here. */
 static int has_tangent(pe_state *state, const struct pe_torch *torch, PyObject *object) {
-    PyObject *level = PyDict_GetItemWithError(PyModule_GetDict(torch->forward_ad), state->current_level); /* borrowed */
+    PyObject *level = PyObject_GetAttr(torch->forward_ad, state->current_level);
     long number = level && PyLong_Check(level) ? PyLong_AsLong(level) : -1;
+    Py_XDECREF(level);
     PyErr_Clear();
     if (number < 0) return 0;
     PyObject *dual = PyObject_CallMethod(torch->forward_ad, "unpack_dual", "O", object);
