@@ -189,7 +189,7 @@ FAMILIES: dict[str, Entry] = {
         layout="half",
         kinds={
             _FULL: Kind(base=1_000_000.0, head_dim=64, partial=0.25),
-            _SLIDING: Kind(head_dim=64, key="local_rope_theta"),
+            _SLIDING: Kind(head_dim=64, key="local_rope_theta", partial=1.0),
         },
         axes="rows_columns",
         layers=every(6, last=True),
@@ -204,6 +204,7 @@ FAMILIES: dict[str, Entry] = {
     "qwen4_exp_text": rotary(
         "half",
         head_dim=256,
+        partial=1.0,
         axes="mrope_clamped",
         sections=(11, 11, 10),
         layers=every(4, others="linear_attention", key="full_attention_interval"),

@@ -97,13 +97,13 @@ _QWEN_HYBRID = rotary(
 )
 _MROPE_QWEN2 = rotary("half", base=1_000_000.0, axes="mrope", sections=(16, 24, 24))
 _MROPE_QWEN3 = rotary("half", base=500_000.0, axes="mrope_interleaved", sections=(24, 20, 20))
-_PHI3 = rotary("half", aliases={"su": "longrope", "yarn": "longrope"})
+_PHI3 = rotary("half", partial=1.0, aliases={"su": "longrope", "yarn": "longrope"})
 
 FAMILIES: dict[str, Entry] = {
     # ---- pairs of halves, the whole head
     **_all(
         "arcee aria_text chameleon deepseek_ocr2_text deepseek_ocr2_encoder diffllama doge dots1 esmc eurobert "
-        "gpt_neox_japanese gradium_phonon_tts granite granite4_vision_text granite_docling_text granitemoe "
+        "gradium_phonon_tts granite granite4_vision_text granite_docling_text granitemoe "
         "granitemoeshared hyperclovax idefics jais2 kyutai_speech_to_text lasr_encoder llama mimi mimi_encoder "
         "mimi_decoder ministral mistral moshi olmo olmo2 olmoe pocket_tts pocket_tts_audio_tokenizer "
         "pocket_tts_audio_tokenizer_encoder pocket_tts_audio_tokenizer_decoder qwen2 qwen2_moe qwen3_moe "
@@ -160,7 +160,7 @@ FAMILIES: dict[str, Entry] = {
         "half", base=1_000_000.0, aliases={"su": "longrope"}, keys=frozenset({"long_mscale", "short_mscale"})
     ),
     "qwen2_5_omni_talker": rotary("half", base=1_000_000.0, head_dim=128, axes="mrope", sections=(16, 24, 24)),
-    "solar_open": rotary("half", base=1_000_000.0, head_dim=128),
+    "solar_open": rotary("half", base=1_000_000.0, head_dim=128, partial=1.0),
     "timesfm2_5": rotary("half", head_dim=80),
     "ministral3": rotary(
         "half",
@@ -180,12 +180,13 @@ FAMILIES: dict[str, Entry] = {
     "glm4_moe": rotary("half", partial=0.5),
     "glmasr_encoder": rotary("half", partial=0.5),
     "gpt_neox": rotary("half", partial=0.25),
-    "minimax_m2": rotary("half", base=5_000_000.0, head_dim=128),
+    "gpt_neox_japanese": rotary("half", partial=1.0),
+    "minimax_m2": rotary("half", base=5_000_000.0, head_dim=128, partial=1.0),
     "minimax_m3_vl_text": rotary("half", base=5_000_000.0, head_dim=128, partial=0.5),
     "nemotron": rotary("half", partial=0.5),
     "nemotron3_5_transcribe_asr_audio": rotary("half", partial=0.5),
     "nemotron3_5_transcribe_word_timestamp": rotary("half", partial=0.5),
-    "nemotron3_diarization_audio": rotary("half"),
+    "nemotron3_diarization_audio": rotary("half", partial=1.0),
     "persimmon": rotary("half", partial=0.5),
     "phi": rotary("half", partial=0.5),
     "phi3": _PHI3,
@@ -238,15 +239,18 @@ FAMILIES: dict[str, Entry] = {
     # ---- another rotation for each type of layer
     **_all("gemma3_text t5gemma2_text t5gemma2_decoder", _GEMMA3),
     "gemma3n_text": replace(_GEMMA3, layers=every(5)),
-    **_all("gemma4_text gemma4_unified_text diffusion_gemma_text", _GEMMA4),
+    **_all("gemma4_text gemma4_unified_text", _GEMMA4),
+    "diffusion_gemma_text": replace(
+        _GEMMA4, kinds={name: replace(kind, partial=1.0) for name, kind in _GEMMA4.kinds.items()}
+    ),
     "embedding_gemma2_text": replace(
         _GEMMA4,
         kinds={_FULL: _GLOBAL, _SLIDING: _GEMMA4.kinds[_SLIDING]},
     ),
     "laguna": _two(
         "half",
-        Kind(head_dim=128, missing={"rope_theta": 500_000.0, "partial_rotary_factor": 0.5}),
-        _local(head_dim=128),
+        Kind(head_dim=128, partial=1.0, missing={"rope_theta": 500_000.0, "partial_rotary_factor": 0.5}),
+        _local(head_dim=128, partial=1.0),
         layers=listed(lambda i, n: _FULL),
     ),
     "lfm3": _two(
@@ -257,8 +261,8 @@ FAMILIES: dict[str, Entry] = {
     ),
     "mellum": _two(
         "half",
-        Kind(head_dim=128, missing={"rope_theta": 500_000.0}),
-        _local(head_dim=128),
+        Kind(head_dim=128, partial=1.0, missing={"rope_theta": 500_000.0}),
+        _local(head_dim=128, partial=1.0),
         layers=listed(lambda i, n: _FULL),
     ),
     "mimo_v2_flash": _two(
@@ -270,7 +274,10 @@ FAMILIES: dict[str, Entry] = {
     **_all("modernbert modernbert-decoder", _MODERNBERT),
     "olmo3": _two("half", Kind(base=500_000.0), Kind(base=500_000.0, takes_flat=False), layers=every(4)),
     "step3p5": _two(
-        "half", Kind(head_dim=128), Kind(head_dim=128, takes_flat=False), layers=listed(lambda i, n: _FULL)
+        "half",
+        Kind(head_dim=128, partial=1.0),
+        Kind(head_dim=128, partial=1.0, takes_flat=False),
+        layers=listed(lambda i, n: _FULL),
     ),
     "ultrabert": _two("half", Kind(base=2_560_000.0), _local(), layers=every(3)),
     "zaya": Family(
@@ -321,8 +328,8 @@ FAMILIES: dict[str, Entry] = {
         "qwen3_5_text qwen3_5_moe_text",
         replace(_QWEN_HYBRID, axes="mrope_interleaved", sections=(11, 11, 10)),
     ),
-    **_all("glm4v_text glm_ocr_text", rotary("interleaved", axes="mrope", sections=(8, 12, 12))),
+    **_all("glm4v_text glm_ocr_text", rotary("interleaved", partial=1.0, axes="mrope", sections=(8, 12, 12))),
     "glm4v_moe_text": rotary("half", partial=0.5, axes="mrope", sections=(8, 12, 12)),
-    "glm_image_text": rotary("half", axes="mrope", sections=(8, 12, 12)),
+    "glm_image_text": rotary("half", partial=1.0, axes="mrope", sections=(8, 12, 12)),
     "ernie4_5_vl_moe_text": rotary("interleaved", base=500_000.0, axes="ernie", sections=(22, 22, 20)),
 }

@@ -25,8 +25,9 @@ class Kind:
         Where a config names none; without it, a config must.
     key : str
         The canonical key beside the rope dictionary that holds its base (`_spelling.TOP_LEVEL`).
-    partial : float
-        The rotated part of a head where a config says nothing.
+    partial : float, optional
+        The rotated part of a head where a config says nothing; without it, the family turns whole heads and its code
+        reads no partial_rotary_factor.
     head_key : str
         Where its head_dim is written.
     head_dim : int, optional
@@ -47,7 +48,7 @@ class Kind:
 
     base: float | None = 10_000.0
     key: str = "rope_theta"
-    partial: float = 1.0
+    partial: float | None = None
     head_key: str = "head_dim"
     head_dim: int | None = None
     rope_type: str = "default"
@@ -235,8 +236,11 @@ def nope_list(default_interval: int = 4) -> LayerRule:
     def types(config: Config, number: int) -> Sequence[str | None]:
         given = config.get("no_rope_layers")
         if not given:
-            interval = config.get("no_rope_layer_interval") or default_interval
-            given = [(i + 1) % interval != 0 for i in range(number)]
+            interval = config.get("no_rope_layer_interval")
+            interval = default_interval if interval is None else check.integer("no_rope_layer_interval", interval, 1)
+            given = [int((i + 1) % interval != 0) for i in range(number)]
+        if not isinstance(given, (list, tuple)) or any(turns not in (0, 1) for turns in given):
+            raise TypeError(f"no_rope_layers must be a list of 0 (without RoPE) and 1 (with RoPE), got {given!r}")
         return [ALL if turns else None for turns in given]
 
     return types

@@ -104,12 +104,14 @@ def translated(metadata: Mapping[str, Any], layout: str | None, report: Report) 
 
 def _family(arch: str, layout: str, config: Mapping[str, Any]) -> Family:
     head_key = "rotary_dim" if arch in LATENT else "head_dim"
-    kinds = {ALL: Kind(head_key=head_key)}
+    kinds = {ALL: Kind(head_key=head_key, partial=1.0)}
     if config.get("local_rope_theta") is not None or arch in SLIDING_BASE:
         base = SLIDING_BASE.get(arch, 10_000.0)
         kinds = {
-            "full_attention": Kind(head_key=head_key),
-            "sliding_attention": Kind(head_key=head_key, base=base, key="local_rope_theta", takes_flat=False),
+            "full_attention": Kind(head_key=head_key, partial=1.0),
+            "sliding_attention": Kind(
+                head_key=head_key, base=base, key="local_rope_theta", takes_flat=False, partial=1.0
+            ),
         }
     family = rotary(layout, axes=AXES.get(arch, ""), softmax_mscale=arch in LATENT)
     note = "some layers turn nothing, which is not in the metadata" if arch in NOT_ALL_LAYERS else ""

@@ -139,7 +139,8 @@ def _named(found: dict[str, Chosen], part: str | None, parent: str) -> Chosen:
         part = names[0]
     if part is None or part not in found:
         asked = "is needed" if part is None else f"{part!r} is not there"
-        raise ValueError(f"part {asked}: {parent!r} has {', '.join(map(repr, names)) or 'none'}")
+        has = "one part only" if names == ("",) else f"the parts {', '.join(map(repr, names))}"
+        raise ValueError(f"part {asked}: {parent!r} has {has}")
     one = found[part]
     return Chosen(one.family, one.config, part, () if names == ("",) else names)
 

@@ -104,7 +104,7 @@ def _entry(name: str, layout: str | None) -> Entry:
             f"family {name!r} is not known. Pass layout='half', 'interleaved' or 'interleaved_to_half' if you know how "
             "its pairs lie (a wrong one fits every shape and ruins the model), or family= for one that it equals"
         )
-    return rotary(layout, base=None)
+    return rotary(layout, base=None, partial=1.0)
 
 
 def _positions(name: str, entry: Entry, config: Config, precision: str, report: Report) -> ModelPositions:
@@ -188,7 +188,10 @@ def _rotation(
         precision,
         config,
     )
-    return _axes.build(family.axes, head) if family.axes else _plain(head, family), scaling
+    try:
+        return _axes.build(family.axes, head) if family.axes else _plain(head, family), scaling
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{parameters['where']}: {error}") from None
 
 
 def _plain(head: _axes.Head, family: Family) -> Rope:

@@ -78,8 +78,11 @@ def _ratio(parameters: Mapping[str, Any], context: Context) -> float:
     """Return factor, or by how much max_position_embeddings is beyond the length of training."""
     if parameters.get("factor") is not None:
         return check.positive("factor", parameters["factor"])
-    if context.max_position_embeddings is None:
-        raise ValueError("factor is missing, and so is max_position_embeddings that it would follow from")
+    if None in (context.max_position_embeddings, parameters.get("original_max_position_embeddings")):
+        raise ValueError(
+            "factor is missing, and it follows only where both max_position_embeddings and "
+            "original_max_position_embeddings are there"
+        )
     return check.integer("max_position_embeddings", context.max_position_embeddings, 1) / _length(parameters, context)
 
 

@@ -72,6 +72,9 @@ def rotary_dim(
         return length
     if given is not None:
         given = check.integer(f"{where}: rotary_dim", given, 1, most=length)
+        if kind.partial is None and given != length:
+            report.wrong(f"{where}: rotary_dim={given}, and this family turns whole heads ({length})")
+            return length
         if width is not None and width != given:
             report.wrong(f"{where}: rotary_dim={given} and partial_rotary_factor={partial} of {length} contradict")
         return given

@@ -104,10 +104,10 @@ def canonical(config: Config, family: Family, report: Report) -> dict[str, Param
     _refuse_other_layout(config, family, report)
     beside = {name: _one(config, name, spellings, report) for name, spellings in TOP_LEVEL.items()}
     where, given = _dictionary(config, report)
-    nested = _nested(given)
+    nested = _nested(given, where, family, report)
     result: dict[str, Parameters | None] = {}
     for name, kind in family.kinds.items():
-        path, own = _own(name, kind, nested, where, given)
+        path, own = _own(name, kind, nested, where if given else "config", given)
         result[name] = None if own is None else _completed(own, path, kind, beside, family, report)
     _refuse_strangers(nested, family, where, report)
     _refuse_other_bases(config, family, beside, report)
@@ -133,12 +133,21 @@ def _dictionary(config: Config, report: Report) -> tuple[str, Mapping[str, Any]]
     return found[-1] if found else ("rope_parameters", {})
 
 
-def _nested(given: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _nested(given: Mapping[str, Any], where: str, family: Family, report: Report) -> Mapping[str, Any] | None:
     """Return the part of a rope dictionary that is nested by layer type, or None for a flat one."""
     inner = {key: value for key, value in given.items() if isinstance(value, Mapping)}
     if not inner:
         return None
-    return {**inner, **{key: value for key, value in given.items() if value is None and key.endswith("_attention")}}
+    for key, value in given.items():
+        if key in inner:
+            continue
+        if value is None:
+            inner[key] = None
+        elif key in family.kinds:
+            raise TypeError(f"{where}[{key!r}] must be a dictionary or null, got {value!r}")
+        elif TYPES.get(value, value) != "default":  # some files keep a flat rope_type "default" beside
+            report.wrong(f"{where} is nested by layer type, and has {key}={value!r} beside")
+    return inner
 
 
 def _own(
@@ -162,9 +171,7 @@ def _completed(
 ) -> Parameters:
     """Return one kind's parameters under canonical keys, with what stands beside them and what the family implies."""
     found = _renamed(own, path, report)
-    if not found:
-        found = dict(kind.missing)
-    found["rope_type"] = _type(found.get("rope_type", kind.rope_type), path, family)
+    found["where"] = path
     for name, outer in (
         ("rope_theta", beside[kind.key]),
         ("partial_rotary_factor", beside["partial_rotary_factor"]),
@@ -172,14 +179,26 @@ def _completed(
         ("mrope_section", beside["mrope_section"]),
     ):
         _fill(found, name, outer, path, report)
+    if not own:
+        found = {**kind.missing, **found}
+    found["rope_type"] = _type(found.get("rope_type", kind.rope_type), path, family)
     if found["rope_type"] in ("yarn", "longrope", "llama3", "deepseek_yarn"):
         name = "original_max_position_embeddings"
         _fill(found, name, beside[name], path, report)
-    found.setdefault("rope_theta", kind.missing.get("rope_theta", kind.base) if not own else kind.base)
-    if found.get("rotary_dim") is None:
+    found.setdefault("rope_theta", kind.base)
+    _settle_part(found, kind, family, report)
+    return {**kind.implied.get(found["rope_type"], {}), **found}
+
+
+def _settle_part(found: Parameters, kind: Kind, family: Family, report: Report) -> None:
+    """Keep the rotated part where the family reads it; a whole head needs none."""
+    given = found.get("partial_rotary_factor")
+    if kind.partial is None and found["rope_type"] != "proportional":
+        if given not in (None, 1.0) and not family.latent:
+            report.wrong(f"{found['where']}: partial_rotary_factor={given!r}, and this family turns whole heads")
+            del found["partial_rotary_factor"]
+    elif found.get("rotary_dim") is None and kind.partial is not None:
         found.setdefault("partial_rotary_factor", kind.partial)
-    found["where"] = path
-    return found
 
 
 def _renamed(own: Mapping[str, Any], path: str, report: Report) -> Parameters:
