@@ -4,7 +4,7 @@ Switches, read from the environment:
 
     POSENC_WERROR=1            warnings are errors
     POSENC_DEBUG=1             -O0, assertions on
-    POSENC_SANITIZE=address,undefined    build with sanitizers (see CONTRIBUTING in docs/)
+    POSENC_SANITIZE=address,undefined    build with sanitizers (see docs/developing.md)
 """
 
 import os
