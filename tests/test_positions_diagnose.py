@@ -184,6 +184,8 @@ def test_report_is_a_value() -> None:
 REFUSED = [
     (lambda: diagnose([]), ValueError, "positions must have shape (seq,) or more axes, and not be empty, got (0,)"),
     (lambda: diagnose(3), ValueError, "positions must have shape (seq,) or more axes, and not be empty, got ()"),
+    (lambda: diagnose([0, np.nan]), ValueError, "positions must be finite, got nan"),
+    (lambda: diagnose([0, 1], grid=4), TypeError, "grid must be a sequence of integers, got 4"),
     (lambda: diagnose("012"), TypeError, "positions must be numbers"),
     (
         lambda: diagnose(np.zeros((2, 2, 2, 2), int)),
@@ -223,6 +225,7 @@ REFUSED = [
         ValueError,
         "positions of several axes must be described by cu_seqlens or a grid, got offset",
     ),
+    (lambda: diagnose([0], attention_mask=[[1, 1, 1]]), ValueError, "positions must have shape (1, 3), got (1,)"),
     (lambda: diagnose([0, 1], attention_mask=[[1, 1, 1]]), ValueError, "positions must have shape (1, 3), got (2,)"),
     (lambda: diagnose([0, 1], rank=3, world_size=2), ValueError, "rank must be at most 1, got 3"),
     (

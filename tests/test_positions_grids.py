@@ -164,6 +164,13 @@ def test_normalised_values_are_the_nearest() -> None:
     assert positions.grid((2, 4), normalise="min")[1].tolist() == [-0.5, 0.5, 1.5, 2.5] * 2
 
 
+def test_resized_values() -> None:
+    """Index * trained / actual; middles of patches are stretched before they are laid from -1 to 1."""
+    assert positions.grid((4, 2), resize_from=(2, 4)).tolist() == [[0, 0, 0.5, 0.5, 1, 1, 1.5, 1.5], [0, 2] * 4]
+    assert positions.grid((2,), start=1, resize_from=(8,)).tolist() == [[4, 8]]
+    assert positions.grid((2,), normalise="separate", resize_from=(1,)).tolist() == [[-0.75, -0.25]]
+
+
 # ---- crops ----
 
 

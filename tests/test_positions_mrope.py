@@ -82,7 +82,7 @@ MODELS = {
 #: builds positions that are none of the schemes, and why
 OTHERS = {
     "glm_image": "positions of images that are generated",
-    "hunyuan_vl": "image numbers for an axis, text counts image tokens",
+    "hunyuan_vl": "image numbers for an axis; posenc.positions.hunyuan_vl, below",
     "minicpmv4_7": "crops laid over a canvas",
     "qwen2_5_omni": "audio between the frames of a video",
     "qwen3_omni_moe": "audio between the frames of a video, fractional time",
@@ -156,16 +156,22 @@ def random_row(rng: np.random.Generator, model: Model, images: list[Any], videos
     return row
 
 
-def random_batch(rng: np.random.Generator, model: Model, side: str) -> Batch:
-    images: list[Any] = []
-    videos: list[Any] = []
-    rows = [random_row(rng, model, images, videos) for _ in range(int(rng.integers(1, 4)))]
-    seq = max(map(len, rows)) + (0 if side == "none" and len(rows) == 1 else int(rng.integers(0, 3)))
+def padded(rows: list[list[int]], side: str, more: int) -> tuple[Tensor, Tensor]:
+    """Return rows in one tensor, some tokens longer than the longest, and where they are."""
+    seq = max(map(len, rows)) + more
     types, mask = torch.zeros(len(rows), seq, dtype=torch.long), torch.zeros(len(rows), seq, dtype=torch.long)
     for i, row in enumerate(rows):
         where = slice(seq - len(row), seq) if side == "left" else slice(0, len(row))
         types[i, where] = torch.tensor(row)
         mask[i, where] = 1
+    return types, mask
+
+
+def random_batch(rng: np.random.Generator, model: Model, side: str) -> Batch:
+    images: list[Any] = []
+    videos: list[Any] = []
+    rows = [random_row(rng, model, images, videos) for _ in range(int(rng.integers(1, 4)))]
+    types, mask = padded(rows, side, int(rng.integers(0, 3)))
     seconds = torch.tensor(rng.choice([0.5, 1.0, 2.0, 1 / 3, 0.7, 1.9833], len(videos)), dtype=torch.float32)
     return Batch(
         types,
@@ -294,6 +300,45 @@ def test_decoding_one_row() -> None:
     assert positions.mrope_next(6, [-2, 0]).shape == (3, 2, 1)
 
 
+# ---- HunYuan-VL ----
+
+
+@pytest.mark.parametrize("side", ["left", "right", "none"])
+@pytest.mark.parametrize("axes", [3, 4])
+def test_hunyuan_vl(axes: int, side: str) -> None:
+    """Its own get_rope_index; images with and without a token before and behind the grid."""
+    owner = model_class("hunyuan_vl")
+    config = SimpleNamespace(
+        vision_config=SimpleNamespace(spatial_merge_size=2),
+        text_config=SimpleNamespace(rope_parameters={"mrope_section": [1] * axes}),
+    )
+    it = SimpleNamespace(config=config)
+    it.get_vision_position_ids = lambda *a, **k: owner.get_vision_position_ids(it, *a, **k)
+    rng = np.random.default_rng([12, axes, ["left", "right", "none"].index(side)])
+    for _ in range(30):
+        grids: list[list[int]] = []
+        rows = []
+        for _ in range(int(rng.integers(1, 4))):
+            row = [0] * int(rng.integers(0, 3))
+            for _ in range(int(rng.integers(0, 3))):
+                h, w = rng.integers(1, 4, 2).tolist()
+                grids.append([1, 2 * h, 2 * w])
+                row += [1] * (h * (w + 1) + 2 * int(rng.integers(0, 2))) + [0] * int(rng.integers(1, 4))
+            rows.append([*row, 0])
+        types, mask = padded(rows, side, 0)
+        given = None if side == "none" else mask
+        images = torch.tensor(grids) if grids else None
+        wanted, wanted_delta = owner.get_rope_index(it, types, types, image_grid_thw=images, attention_mask=given)
+        found, delta = positions.hunyuan_vl(types, axes=axes, image_grid_thw=images, attention_mask=given)
+        assert torch.equal(found, wanted)
+        assert torch.equal(delta, wanted_delta[:, 0])
+
+
+def test_hunyuan_vl_decodes_on() -> None:
+    _, delta = positions.hunyuan_vl([0, 1, 1, 1, 0], axes=4, image_grid_thw=[[1, 2, 4]])
+    assert positions.mrope_next(5, delta, axes=4).tolist() == [[5]] * 4
+
+
 # ---- token types ----
 
 
@@ -337,6 +382,8 @@ def test_padding() -> None:
     )
     assert found.tolist() == [[1, 0, 1, 2]] * 3
     assert delta == 0
+    none = positions.mrope(np.empty((0, 5), int), scheme="qwen3_vl")
+    assert (none.positions.shape, none.delta.shape) == ((3, 0, 5), (0,))
     empty = positions.mrope([[0, 0]], scheme="qwen3_vl", attention_mask=[[0, 0]])
     assert empty.positions.tolist() == [[[0, 0]]] * 3
     assert empty.delta.tolist() == [0]
@@ -351,6 +398,19 @@ def test_items_that_touch() -> None:
 
 def build(types: Any, scheme: str = "qwen2_vl", **more: Any) -> Any:
     return positions.mrope(types, scheme=scheme, **more)
+
+
+def test_kind_in_is_kind_out() -> None:
+    """One row: a torch scalar or a NumPy one for the delta."""
+    for types in ([0, 0], torch.tensor([0, 0])):
+        found = positions.mrope(types, scheme="qwen3_vl")
+        assert {type(x) for x in found} == {torch.Tensor if isinstance(types, torch.Tensor) else np.ndarray}
+        assert found.positions.shape == (3, 2)
+        assert found.delta.shape == ()
+
+
+def hunyuan(types: Any, grids: Any, **more: Any) -> Any:
+    return positions.hunyuan_vl(types, image_grid_thw=grids, **{"axes": 4, **more})
 
 
 TIMED: dict[str, Any] = {"scheme": "qwen2_5_vl", "video_grid_thw": [[1, 2, 2]]}
@@ -420,6 +480,11 @@ REFUSED = [
         ValueError,
         "tokens_per_second must be positive",
     ),
+    (
+        lambda: build([2], **TIMED, second_per_grid_ts=np.ones(1, np.float16), tokens_per_second=2),
+        TypeError,
+        "second_per_grid_ts must be float32 or float64, got float16",
+    ),
     (lambda: build([0], advance="max"), ValueError, "advance must be one of 'largest', 'extent', got 'max'"),
     (
         lambda: build([0, 0], attention_mask=[1]),
@@ -441,6 +506,15 @@ REFUSED = [
         "video_span and video_token_id exclude each other",
     ),
     (lambda: positions.token_types([1], None), TypeError, "image_token_id must be an integer, got None"),
+    (lambda: hunyuan([2], None), ValueError, "token_types must be 0 (text) or 1 (image) for HunYuan-VL, got 2 (video)"),
+    (lambda: hunyuan([1, 1, 1], [[1, 2, 2]]), ValueError, "image 0 must have 2 or 4 tokens for its grid, got 3"),
+    (lambda: hunyuan([1] * 6, [[1, 2, 2]]), ValueError, "image 0 must have 2 or 4 tokens for its grid, got 6"),
+    (lambda: hunyuan([1], [[1, 2, 2]]), ValueError, "image 0 must have 2 or 4 tokens for its grid, got 1"),
+    (lambda: hunyuan([1, 1], [[2, 2, 2]]), ValueError, "image_grid_thw must have a time of 1, got 2"),
+    (lambda: hunyuan([1, 1], None), ValueError, "image_grid_thw must have a grid for every image"),
+    (lambda: hunyuan([0], [[1, 2, 2]]), ValueError, "more grids than token_types, image 0 has no tokens"),
+    (lambda: hunyuan([0], None, axes=2), ValueError, "axes must be at least 3, got 2"),
+    (lambda: positions.mrope_next(1, 0, axes=0), ValueError, "axes must be at least 1, got 0"),
 ]
 
 

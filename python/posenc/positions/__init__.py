@@ -5,11 +5,13 @@
 >>> patches = positions.grid((14, 14))
 """
 
+from posenc.positions._modalities import MRope
 from posenc.positions.diagnose import Finding, Report, diagnose
 from posenc.positions.extension import DualChunk, SelfExtend, dual_chunk, self_extend
 from posenc.positions.grids import grid, with_prefix
+from posenc.positions.hunyuan import hunyuan_vl
 from posenc.positions.learned import bart, opt, roberta
-from posenc.positions.multimodal import MRope, mrope, mrope_next, token_types
+from posenc.positions.multimodal import mrope, mrope_next, token_types
 from posenc.positions.parallel import context_parallel, context_parallel_index, context_parallel_inverse
 from posenc.positions.sequences import (
     from_attention_mask,
@@ -35,6 +37,7 @@ __all__ = [
     "from_cu_seqlens",
     "from_document_ids",
     "grid",
+    "hunyuan_vl",
     "mrope",
     "mrope_next",
     "opt",

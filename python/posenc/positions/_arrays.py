@@ -72,4 +72,4 @@ def like(result: npt.NDArray[Any], *inputs: Any) -> Any:
     tensor = tensor_among(*inputs)
     if tensor is None:
         return result
-    return sys.modules["torch"].from_numpy(np.ascontiguousarray(result)).to(tensor.device)
+    return sys.modules["torch"].from_numpy(result.copy(order="C")).to(tensor.device)

@@ -9,6 +9,7 @@ import numpy as np
 
 from posenc.positions import _arrays
 from posenc.positions.grids import grid as make_grid
+from posenc.positions.grids import sizes_of
 from posenc.positions.learned import roberta
 from posenc.positions.parallel import SCHEMES, context_parallel
 from posenc.positions.sequences import from_attention_mask, from_cu_seqlens, with_offsets
@@ -78,8 +79,8 @@ def of_roberta(input_ids: Any, padding_idx: int | None) -> Wanted:
 
 def of_grid(shape: Any, order: str) -> Wanted:
     """Return what the patches of a grid want."""
-    positions = make_grid(shape, order=order)
-    sizes = list(shape)
+    sizes = sizes_of("grid", shape)
+    positions = make_grid(sizes, order=order)
     every = list(itertools.permutations(range(len(sizes))))[1:]
     swapped = [
         Mistake("swapped_axes", positions[list(p)], f"the axes are in the order {list(p)} of the one asked for")

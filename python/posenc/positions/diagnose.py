@@ -10,6 +10,7 @@ import numpy as np
 
 from posenc import _parameters as check
 from posenc.positions import _arrays, _mistakes
+from posenc.positions.grids import sizes_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -126,7 +127,7 @@ def diagnose(
     ()
     """
     given = _read(positions)
-    axes = check.integer("axes", axes, 1, most=check.MAX_AXES) if grid is None else len(tuple(grid))
+    axes = check.integer("axes", axes, 1, most=check.MAX_AXES) if grid is None else len(sizes_of("grid", grid))
     findings = [*_half_precision(positions), *_axes_mistaken(given, axes, cu_seqlens)]
     if any(finding.kind == "axes" for finding in findings):
         return Report(tuple(findings))
@@ -169,6 +170,8 @@ def _read(positions: Any) -> Numbers:
     array = _arrays.array("positions", positions)
     if not array.size or not array.ndim:
         raise ValueError(f"positions must have shape (seq,) or more axes, and not be empty, got {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"positions must be finite, got {array[~np.isfinite(array)][0]}")
     return array
 
 

@@ -78,10 +78,10 @@ def grid(
     array([[-0.5, -0.5,  0.5,  0.5],
            [-0.5,  0.5, -0.5,  0.5]])
     """
-    sizes = _sizes("shape", shape)
+    sizes = sizes_of("shape", shape)
     if check.choice("order", order, ORDERS) == "xy" and len(sizes) != 2:
         raise ValueError(f"order 'xy' must have a shape of two axes, got {len(sizes)}; reorder the result of 'ij'")
-    reference = None if resize_from is None else _sizes("resize_from", resize_from, len(sizes))
+    reference = None if resize_from is None else sizes_of("resize_from", resize_from, len(sizes))
     if normalise is not None:
         check.choice("normalise", normalise, NORMALISATIONS)
     starts = _per_axis("start", start, len(sizes))
@@ -136,7 +136,8 @@ def with_prefix(positions: Any, num_tokens: int, *, at: str = "start") -> Any:
     return _arrays.like(np.concatenate(parts, axis=-1), positions)
 
 
-def _sizes(name: str, value: Any, axes: int | None = None) -> list[int]:
+def sizes_of(name: str, value: Any, axes: int | None = None) -> list[int]:
+    """Return the sizes of a grid."""
     if isinstance(value, str) or not hasattr(value, "__iter__"):
         raise TypeError(f"{name} must be a sequence of integers, got {check.shown(value)}")
     sizes = [check.integer(f"{name}[{i}]", n, 1) for i, n in enumerate(value)]

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from posenc import _parameters as check
-from posenc.positions import _arrays
+from posenc.positions import _arrays, _modalities
+from posenc.positions._modalities import IMAGE, TEXT, VIDEO, MRope
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-TEXT, IMAGE, VIDEO = 0, 1, 2
 _NAMES = {IMAGE: "image", VIDEO: "video"}
 ADVANCES = ("largest", "extent")
 
@@ -40,13 +40,6 @@ SCHEMES = {
     "glm4v": _Scheme(by_frame=True),
     "ernie4_5_vl": _Scheme(merges_time=True),
 }
-
-
-class MRope(NamedTuple):
-    """Positions of a batch, and what decoding needs to go on from them."""
-
-    positions: Any  # int64, (3, batch, seq): time, height, width
-    delta: Any  # int64, (batch,): next position - number of tokens
 
 
 @dataclass(frozen=True)
@@ -110,8 +103,7 @@ def mrope(
         Patches that become one token along height, and along width; 2 in the released models.
     temporal_merge_size : int, optional
         For "ernie4_5_vl" with videos (2 in the released models); else not given.
-    second_per_grid_ts : array_like of float, shape (videos,), optional
-    tokens_per_second : float, optional
+    second_per_grid_ts, tokens_per_second : array_like of float, shape (videos,), and float, optional
         For "qwen2_5_vl" with videos: seconds between two grid steps, and time positions per second (2 in the released
         Qwen2.5-VL). Time is the whole part of step * (tokens_per_second * seconds), rounded as transformers rounds
         it: the product in the kind of the seconds (float64 for Python's), times the step in float32, or in float64
@@ -147,27 +139,22 @@ def mrope(
     >>> int(delta)  # the next token, number 6, has position 4
     -2
     """
-    types = _arrays.integers("token_types", token_types, "(seq,) or (batch, seq)", 1, 2)
-    if not np.isin(types, (TEXT, IMAGE, VIDEO)).all():
-        raise ValueError(f"token_types must be 0 (text), 1 (image) or 2 (video), got {types.min()} to {types.max()}")
-    mask = np.ones_like(types) if attention_mask is None else _mask_of(types, attention_mask)
+    types, mask = _modalities.types_and_mask(token_types, attention_mask)
     kind = SCHEMES[check.choice("scheme", scheme, SCHEMES)]
     merge = check.integer("spatial_merge_size", spatial_merge_size, 1)
-    videos = _grids("video_grid_thw", video_grid_thw, merge)
+    videos = _modalities.grids("video_grid_thw", video_grid_thw, merge)
     queues = {
-        IMAGE: iter(_images(_grids("image_grid_thw", image_grid_thw, merge))),
+        IMAGE: iter(_images(_modalities.grids("image_grid_thw", image_grid_thw, merge))),
         VIDEO: iter(_videos(scheme, kind, videos, temporal_merge_size, second_per_grid_ts, tokens_per_second)),
     }
     advance = None if advance is None else check.choice("advance", advance, ADVANCES)
-    positions = np.full((3, *types.shape), check.integer("padding_position", padding_position, 0), np.int64)
     rows = [_row(r[m == 1], queues, advance) for r, m in zip(np.atleast_2d(types), np.atleast_2d(mask), strict=True)]
-    _refuse_left_over(queues)
-    positions[:, mask == 1] = np.concatenate([np.empty((3, 0), np.int64), *rows], axis=1)
-    delta = np.array([row.max(initial=-1) + 1 - row.shape[1] for row in rows]).reshape(types.shape[:-1])
-    return MRope(_arrays.like(positions, token_types), _arrays.like(delta, token_types))
+    for modality, queue in queues.items():
+        _modalities.refuse_left_over(f"{_NAMES[modality]}_grid_thw", (item.name for item in queue))
+    return _modalities.batch_of(rows, 3, mask, padding_position, token_types)
 
 
-def mrope_next(length: Any, delta: Any, count: int = 1) -> Any:
+def mrope_next(length: Any, delta: Any, count: int = 1, *, axes: int = 3) -> Any:
     """Return the M-RoPE positions of the next tokens of each row: length + delta, and so on, on all axes.
 
     As compute_3d_position_ids of transformers 5.23 does with rope_deltas.
@@ -177,13 +164,15 @@ def mrope_next(length: Any, delta: Any, count: int = 1) -> Any:
     length : int, or array_like of int, shape (batch,)
         Tokens of each row so far, generated ones too, padding not counted.
     delta : int, or array_like of int, shape (batch,)
-        From `mrope`.
+        From `mrope` or `hunyuan_vl`.
     count : int
         How many tokens.
+    axes : int
+        How many position axes.
 
     Returns
     -------
-    ndarray of int64, shape (3, count) or (3, batch, count), or torch tensor where length or delta is one
+    ndarray of int64, shape (axes, count) or (axes, batch, count), or torch tensor where length or delta is one
 
     Raises
     ------
@@ -202,7 +191,9 @@ def mrope_next(length: Any, delta: Any, count: int = 1) -> Any:
     if lengths.shape and deltas.shape and lengths.shape != deltas.shape:
         raise ValueError(f"length and delta must have the same shape, got {lengths.shape} and {deltas.shape}")
     ahead = (lengths + deltas)[..., None] + np.arange(check.integer("count", count, 0))
-    return _arrays.like(np.repeat(ahead[None], 3, axis=0), length, delta)
+    return _arrays.like(
+        np.repeat(ahead[None], check.integer("axes", axes, 1, most=check.MAX_AXES), axis=0), length, delta
+    )
 
 
 def token_types(
@@ -246,30 +237,6 @@ def token_types(
     elif video_token_id is not None:
         types[ids == check.integer("video_token_id", video_token_id, 0)] = VIDEO
     return _arrays.like(types, input_ids)
-
-
-def _mask_of(types: _arrays.Integers, attention_mask: Any) -> _arrays.Integers:
-    mask = _arrays.zeros_and_ones("attention_mask", attention_mask, "an additive mask becomes one by mask == 0")
-    if mask.shape != types.shape:
-        raise ValueError(f"attention_mask must have the shape of token_types, {types.shape}, got {mask.shape}")
-    return mask
-
-
-def _grids(name: str, grid_thw: Any, merge: int) -> _arrays.Integers:
-    """Return grids of shape (items, 3), merged in space."""
-    if grid_thw is None:
-        return np.empty((0, 3), np.int64)
-    grids = _arrays.integers(name, grid_thw, "(items, 3)", 2)
-    if grids.shape[1] != 3:
-        raise ValueError(f"{name} must have shape (items, 3), got {grids.shape}")
-    wrong = (grids < 1).any(axis=1) | (grids[:, 1:] % merge != 0).any(axis=1)
-    if wrong.any():
-        i = int(np.argmax(wrong))
-        raise ValueError(
-            f"{name}[{i}] must be positive, with height and width multiples of spatial_merge_size ({merge}), "
-            f"got {grids[i].tolist()}"
-        )
-    return grids // (1, merge, merge)
 
 
 def _item(name: str, t: int, h: int, w: int, times: npt.NDArray[np.int64] | None = None) -> _Item:
@@ -320,6 +287,8 @@ def _steps(grids: _arrays.Integers, seconds: Any, per_second: float) -> list[npt
     values = _arrays.array("second_per_grid_ts", seconds)
     if values.shape != (len(grids),):
         raise ValueError(f"second_per_grid_ts must have shape ({len(grids)},), one per video, got {values.shape}")
+    if values.dtype == np.float16:
+        raise TypeError("second_per_grid_ts must be float32 or float64, got float16")
     if not (np.isfinite(values).all() and (values >= 0).all()):
         raise ValueError("second_per_grid_ts must be finite and at least 0")
     single = values.dtype == np.float32
@@ -370,12 +339,3 @@ def _advance(item: _Item, advance: str | None) -> int:
             "in transformers 5 ('extent')"
         )
     return item.extent if advance == "extent" else item.largest
-
-
-def _refuse_left_over(queues: dict[int, Iterator[_Item]]) -> None:
-    for kind, queue in queues.items():
-        item = next(queue, None)
-        if item is not None:
-            raise ValueError(
-                f"{_NAMES[kind]}_grid_thw must not have more grids than token_types, {item.name} has no tokens"
-            )
