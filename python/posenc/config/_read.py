@@ -144,7 +144,7 @@ def _rotating(name: str, family: Family, config: Config, precision: str, report:
     ropes: dict[str, Rotation] = {}
     scaling, parameters = None, {}
     for kind, own in every.items():
-        if own is None or (layers and kind not in used):
+        if own is None or (used and kind not in used):
             continue
         if own["rope_theta"] is None:
             raise ValueError(f"{own['where']}: rope_theta is missing, and {name} has no usual one")

@@ -135,7 +135,7 @@ def _dictionary(config: Config, report: Report) -> tuple[str, Mapping[str, Any]]
 
 def _nested(given: Mapping[str, Any], where: str, family: Family, report: Report) -> Mapping[str, Any] | None:
     """Return the part of a rope dictionary that is nested by layer type, or None for a flat one."""
-    inner = {key: value for key, value in given.items() if isinstance(value, Mapping)}
+    inner: dict[str, Any] = {key: value for key, value in given.items() if isinstance(value, Mapping)}
     if not inner:
         return None
     for key, value in given.items():
