@@ -68,6 +68,8 @@ CASES: list[tuple[str, Any, Any, dict[str, Any]]] = [
     ("negative", TEXT - 1, TEXT, {"axes": 3}),
     ("not_increasing", [0, 1, 1, 2], [0, 1, 2, 3], {}),
     ("not_increasing", [[0, 1, 2], [0, 1, 0]], [[0, 1, 2], [5, 6, 9]], {}),
+    ("not_increasing", np.array([0, 1, 0], np.uint8), np.array([0, 1, 2], np.uint8), {}),
+    ("off_by_one", np.array([6, 7], np.uint16), np.array([7, 8], np.uint16), {"offset": 7}),
     ("half_precision", torch.arange(3.0).bfloat16(), torch.arange(3.0), {}),
     ("half_precision", np.arange(3, dtype=np.float16), np.arange(3, dtype=np.float32), {"offset": 0}),
     ("half_precision", np.arange(3).astype(ml_dtypes.bfloat16), np.arange(3), {"offset": 0}),

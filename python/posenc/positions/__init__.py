@@ -6,7 +6,7 @@
 """
 
 from posenc.positions._modalities import MRope
-from posenc.positions.diagnose import Finding, Report, diagnose
+from posenc.positions.diagnosis import Finding, Report, diagnose
 from posenc.positions.extension import DualChunk, SelfExtend, dual_chunk, self_extend
 from posenc.positions.grids import grid, with_prefix
 from posenc.positions.hunyuan import hunyuan_vl

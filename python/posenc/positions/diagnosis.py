@@ -172,7 +172,7 @@ def _read(positions: Any) -> Numbers:
         raise ValueError(f"positions must have shape (seq,) or more axes, and not be empty, got {array.shape}")
     if not np.isfinite(array).all():
         raise ValueError(f"positions must be finite, got {array[~np.isfinite(array)][0]}")
-    return array
+    return array if array.dtype.kind == "f" else array.astype(np.int64)  # differences of unsigned ones would wrap
 
 
 def _dtype(positions: Any) -> str:
