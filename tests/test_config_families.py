@@ -29,40 +29,6 @@ from transformers_zoo import HEADS, Case, Tables
 CASES = {str(case): case for case in zoo.cases()}
 FLOAT32 = 2e-6  # between tables of the same frequencies, to position 4096: 1 ulp is 1.2e-7
 
-#: Configs whose class has no model_type of its own.
-UNNAMED = {
-    "SaProtConfig": "evolla_saprot",
-    "EsmFold2AtomEncoderConfig": "esmfold2_atom_encoder",
-    "Qwen3OmniMoeCode2WavConfig": "qwen3_omni_moe_code2wav",
-}
-#: What a default config lacks before its rotary module can be built and run, or turns anything.
-NEEDED: dict[str, dict[str, Any]] = {
-    # the default turns nothing
-    "EsmConfig": {"position_embedding_type": "rotary"},
-    "GraniteMoeHybridConfig": {"position_embedding_type": "rope", "layer_types": ["attention"] * 32},
-    "Zamba2Config": {"use_mem_rope": True},
-    "SeamlessM4TConfig": {"position_embeddings_type": "rotary"},
-    "Wav2Vec2BertConfig": {"position_embeddings_type": "rotary"},
-    "Wav2Vec2ConformerConfig": {"position_embeddings_type": "rotary"},
-    # KeyError 'full_attention': its default has no rope parameters at all
-    "CohereCompassTextConfig": {
-        "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 50_000.0}},
-    },
-    # the default sections have the sum 32, its default head 64 pairs: torch.split fails in forward
-    "Glm4vTextConfig": {"partial_rotary_factor": 0.5},
-    "GlmImageTextConfig": {"partial_rotary_factor": 0.5},
-    # len(None): the default has no mrope_section
-    "HunYuanVLTextConfig": {"rope_parameters": {"rope_type": "default", "mrope_section": [16, 16, 16, 16]}},
-    # the default head is odd (2048 / 28): its 74 columns do not fit 73 elements
-    "Qwen3OmniMoeTextConfig": {"num_attention_heads": 16},
-    # the default rotates an odd part, 21 of 42 elements: see test_an_odd_part_is_refused
-    "Glm4MoeConfig": {"head_dim": 128},
-    "Glm4vMoeTextConfig": {"head_dim": 128},
-    # transformers does not read its own default rotary_dim=64: see test_minimax_m3_ignores_its_rotary_dim
-    "MiniMaxM3VLTextConfig": {"partial_rotary_factor": 0.5},
-}
-#: Rotary modules that are built from a part of the config that their annotation names.
-BUILT_FROM = {"T5GemmaConfig": lambda config: config.decoder}
 #: Files that define a function that rotates and have no rotary class -> why, or the test that covers them.
 WITHOUT_A_CLASS = {
     "codegen": "test_tables_of_gptj",
@@ -77,17 +43,9 @@ WITHOUT_A_CLASS = {
 
 
 @functools.cache
-def built(case: Case) -> tuple[Any, Any]:
-    """Return a config and the rotary module that it builds."""
-    own = case.config_class(**NEEDED.get(case.config, {}))
-    own = BUILT_FROM.get(case.config, lambda config: config)(own)
-    return own, getattr(case.module, case.rotary)(own).eval()
-
-
-@functools.cache
 def read(case: Case) -> config.ModelPositions:
-    own, _ = built(case)
-    return config.read(own, family=UNNAMED.get(case.config, own.model_type), precision="float32")
+    own, _ = zoo.built(case)
+    return config.read(own, family=zoo.UNNAMED.get(case.config, own.model_type), precision="float32")
 
 
 def turned(rope: Any) -> np.ndarray:
@@ -100,14 +58,14 @@ def is_clockwise(rope: Any) -> bool:
 
 
 def tables_of(case: Case, name: str, rope: Any) -> Tables:
-    own, module = built(case)
+    own, module = zoo.built(case)
     axes = len(rope.ropes) if isinstance(rope, BlockRope) else getattr(rope, "first", rope).axes
     return zoo.tables(module, case, own, len(turned(rope)), axes, None if name == "all" else name)
 
 
 def their_frequencies(case: Case, name: str, rope: Any) -> np.ndarray | None:
     """Return the module's buffer where its order is that of the pairs."""
-    _, module = built(case)
+    _, module = zoo.built(case)
     buffers = dict(module.named_buffers())
     found = buffers.get(f"{name}_inv_freq", buffers.get("inv_freq"))
     if found is None or found.shape != turned(rope).shape or case.axial or case.rotary in REORDERED:
@@ -137,7 +95,7 @@ def allowed(case: Case, name: str, rope: Any, positions: np.ndarray) -> np.ndarr
 
 
 def buffer_of(case: Case) -> np.ndarray:
-    buffers = [buffer.numpy().ravel() for name, buffer in built(case)[1].named_buffers() if "inv_freq" in name]
+    buffers = [buffer.numpy().ravel() for name, buffer in zoo.built(case)[1].named_buffers() if "inv_freq" in name]
     return np.concatenate(buffers).astype(np.float64) if buffers else np.empty(0)
 
 
@@ -232,11 +190,11 @@ def test_nothing_is_forgotten() -> None:
     assert len(CASES) > 200
     assert zoo.files_that_rotate_without_a_class() == set(WITHOUT_A_CLASS)
     classes = {case.config for case in CASES.values()}
-    assert set(NEEDED) <= classes
-    assert set(BUILT_FROM) | set(UNNAMED) <= classes
+    assert set(zoo.NEEDED) <= classes
+    assert set(zoo.BUILT_FROM) | set(zoo.UNNAMED) <= classes
 
 
-@pytest.mark.parametrize("name", NEEDED)
+@pytest.mark.parametrize("name", zoo.NEEDED)
 def test_exceptions_are_needed(name: str) -> None:
     """Without them the default config cannot be run by transformers, turns nothing, or is pinned below."""
     case = next(case for case in CASES.values() if case.config == name)
@@ -247,7 +205,7 @@ def test_exceptions_are_needed(name: str) -> None:
         zoo.tables(module, case, own, len(turned(found.rope())), found.rope().axes, None)
     except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError):  # transformers', or ours
         return
-    pytest.fail(f"the default {name} works: remove it from NEEDED")
+    pytest.fail(f"the default {name} works: remove it from zoo.NEEDED")
 
 
 def test_most_frequencies_are_the_same_bits() -> None:

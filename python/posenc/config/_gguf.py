@@ -123,7 +123,7 @@ def _config(own: Mapping[str, Any], report: Report, arch: str) -> dict[str, Any]
     config: dict[str, Any] = {
         "hidden_size": own.get("embedding_length"),
         "num_attention_heads": own.get("attention.head_count"),
-        "num_hidden_layers": own.get("block_count") if arch not in SLIDING_BASE else None,
+        "num_hidden_layers": own.get("block_count"),
         "head_dim": own.get("attention.key_length"),
         "max_position_embeddings": own.get("context_length"),
     }

@@ -247,7 +247,7 @@ def _layers(config: Config, family: Family) -> list[str | None]:
         return []
     count = check.integer("num_hidden_layers", count, 0)
     if family.layers is None:
-        return [ALL] * count
+        return [ALL] * count if ALL in family.kinds else []
     found = [_kind(type_, family.kinds) for type_ in family.layers(config, count)]
     if len(found) != count:
         raise ValueError(f"num_hidden_layers is {count}, and the config describes {len(found)} layers")
