@@ -24,7 +24,6 @@ sizes = st.integers(1, 9)
 
 @pytest.fixture(scope="module")
 def timm() -> Any:
-    needs("timm")
     return timm_embeddings()
 
 
