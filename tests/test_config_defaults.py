@@ -14,8 +14,9 @@ if not os.environ.get("CI"):  # there, a missing package is a failure
         pytest.importorskip(package, reason=f'needs {package}: pip install ".[test]"')
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
 from transformers.models.gptj import modeling_gptj
 from transformers.models.vjepa2 import modeling_vjepa2
 
@@ -73,6 +74,31 @@ def test_who_reads_a_partial_rotary_factor(case: zoo.Case) -> None:
 def test_names_are_those_of_transformers() -> None:
     known = set(CONFIG_MAPPING_NAMES) | {zoo.built(case)[0].model_type for case in zoo.cases()} | OWN_NAMES
     assert set(config.FAMILIES) <= known
+
+
+def test_composite_models_answer_with_their_text() -> None:
+    """The same part as transformers' get_text_config, for every composite whose text is a known family."""
+    count = 0
+    for name in CONFIG_MAPPING_NAMES:
+        whole = default_composite(name)
+        text = None if whole is None else whole.get_text_config(decoder=True)
+        if text is None or text.model_type not in config.FAMILIES or type(text).__name__ in zoo.NEEDED:
+            continue
+        if name != "lightglue":  # refused
+            assert config.read(whole).family == text.model_type, name
+            count += 1
+    assert count > 140
+
+
+def default_composite(name: str) -> Any:
+    """Return the default config of a composite model, or None where it is none or has none."""
+    kind = CONFIG_MAPPING[name]
+    if not kind.sub_configs:
+        return None
+    try:
+        return kind()
+    except (ValueError, TypeError, StrictDataclassError):  # it needs parts, or contradicts itself
+        return None
 
 
 # ---- rotations without a class

@@ -45,6 +45,20 @@ FAMILIES: dict[str, Entry] = {
         "a learned table from position 0 on: posenc.add_positions",
     ),
     **_learned(
+        "aimv2_text_model align_text_model groupvit_text_model metaclip_2_text_model owlv2_text_model "
+        "owlvit_text_model siglip2_text_model",
+        0,
+        "a learned table from position 0 on: posenc.add_positions",
+    ),
+    **_of_kind(
+        "clip_vision_model deit dinov2 idefics2_vision idefics3_vision metaclip_2_vision_model owlv2_vision_model "
+        "owlvit_vision_model siglip2_vision_model siglip_vision_model smolvlm_vision vit",
+        "learned",
+        "a learned table over the patches of one image size: posenc.resize_table for another",
+        image_size=("image_size", None),
+        patch_size=("patch_size", None),
+    ),
+    **_learned(
         "camembert data2vec-text ibert layoutlmv3 longformer mpnet roberta roberta-prelayernorm xlm-roberta "
         "xlm-roberta-xl xmod",
         -1,
@@ -76,6 +90,12 @@ FAMILIES: dict[str, Entry] = {
         rows=_LENGTH,
     ),
     **_of_kind(
+        "kosmos_2_text_model musicgen_decoder musicgen_melody_decoder",
+        "sinusoidal",
+        "exponents i/(d/2 - 1): posenc.sinusoidal_table(convention='tensor2tensor'); which half is which differs",
+        rows=_LENGTH,
+    ),
+    **_of_kind(
         "whisper",
         "sinusoidal",
         "encoder: [sin | cos], exponents i/(d/2 - 1); decoder: a learned table",
@@ -88,7 +108,12 @@ FAMILIES: dict[str, Entry] = {
         "buckets of distances, a learned bias for each: posenc.t5_bias",
         **_T5,
     ),
-    **_of_kind("xlnet transfo-xl", "relative", "Transformer-XL: posenc.transformer_xl_bias"),
+    **_of_kind(
+        "xlnet transfo-xl parakeet_encoder nemotron_asr_streaming_encoder",
+        "relative",
+        "Transformer-XL: posenc.transformer_xl_bias",
+    ),
+    **_of_kind("inkling_text inkling2_text", "relative", "a bias by distance, made of the hidden states by a layer"),
     **_of_kind(
         "deberta deberta-v2 sew-d",
         "relative",
@@ -97,5 +122,7 @@ FAMILIES: dict[str, Entry] = {
         max_relative_positions=("max_relative_positions", -1),
     ),
     # ---- nothing
-    **_of_kind("mamba mamba2 falcon_mamba rwkv jamba kimi_linear nemotron_h xlstm", "none", "no positions"),
+    **_of_kind(
+        "falcon_mamba glm5_next_text jamba kimi_linear mamba mamba2 nemotron_h rwkv xlstm", "none", "no positions"
+    ),
 }
