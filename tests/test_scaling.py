@@ -52,6 +52,16 @@ SAME = [
             "original_max_position_embeddings": 4096,
         },
     ),
+    (  # Llama 4 Scout: a step
+        scaling.Llama3(16.0, 1.0, 1.0, 8192),
+        {
+            "rope_type": "llama3",
+            "factor": 16.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 1.0,
+            "original_max_position_embeddings": 8192,
+        },
+    ),
     (scaling.Yarn(4.0, 32768), {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}),
     (
         scaling.Yarn(32.0, 4096, truncate=False),
@@ -382,7 +392,7 @@ WRONG = [
     (lambda: scaling.DynamicNTK(2.0, 0), ValueError, "original_max_position_embeddings must be at least 1, got 0"),
     (lambda: scaling.DynamicNTK(2.0, 2.5), TypeError, "original_max_position_embeddings must be an integer, got 2.5"),
     (lambda: scaling.NTKByParts(2.0, 2048, ntk_factor=1.5), ValueError, "ntk_factor must be between 0 and 1, got 1.5"),
-    (lambda: scaling.Llama3(high_freq_factor=1.0), ValueError, r"high_freq_factor must be above low_.* \(1.0\), got 1"),
+    (lambda: scaling.Llama3(high_freq_factor=0.5), ValueError, r"high_freq_factor must be at least low_.*, got 0.5"),
     (lambda: scaling.Llama3(low_freq_factor=0), ValueError, "low_freq_factor must be positive and finite, got 0"),
     (lambda: scaling.Yarn(0.5, 4096), ValueError, "factor must be at least 1, got 0.5"),
     (lambda: scaling.Yarn(2.0, 4096, beta_fast=1, beta_slow=2), ValueError, r"beta_fast must be at least beta_slow"),
@@ -453,3 +463,10 @@ def test_a_length_scaling_needs_an_effective_length() -> None:
 
     with pytest.raises(TypeError, match="scaling must be None or a scaling of "):
         posenc.Rope(8, layout="half", scaling=Half())
+
+
+def test_llama3_step_at_the_boundary() -> None:
+    """A wavelength of exactly L / low_freq_factor, here 2 pi of the first pair: interpolated, as in vLLM."""
+    length = next(n for n in range(10, 1000) if n / (n / math.tau) == math.tau)
+    step = scaling.Llama3(4.0, length / math.tau, length / math.tau, length)
+    assert step.frequencies(4, 1e4)[0].tolist() == [0.25, 0.0025]

@@ -56,10 +56,11 @@ def _same(scaling: Any, setting: Setting) -> Reading:
 
 
 def _deepseek_rule(scaling: Yarn, who: str) -> Reading:
-    if scaling.mscale_rule == "deepseek":
+    read = replace(scaling, mscale_rule="deepseek")
+    if read.attention() == scaling.attention():
         return Reading(scaling)
     return Reading(
-        replace(scaling, mscale_rule="deepseek"),
+        read,
         f"{who} takes mscale 1 and mscale_all_dim 0 where they are absent, and a coefficient of 0 as it is",
     )
 

@@ -32,7 +32,8 @@ class Llama3:
     factor : float
         Positive: 8 in Llama 3.1, 32 in Llama 3.2.
     low_freq_factor, high_freq_factor : float
-        Turns within L up to which a pair is interpolated, and from which it is kept; high above low.
+        Turns within L up to which a pair is interpolated, and from which it is kept; high at least low. Where they are
+        the same (Llama 4 Scout) it is a step, at which vLLM interpolates and transformers would divide 0 by 0.
     original_max_position_embeddings : int
         L, the length of training in tokens.
 
@@ -57,9 +58,10 @@ class Llama3:
             high_freq_factor=check.positive("high_freq_factor", self.high_freq_factor),
             original_max_position_embeddings=original_length(self.original_max_position_embeddings),
         )
-        if self.high_freq_factor <= self.low_freq_factor:
+        if self.high_freq_factor < self.low_freq_factor:
             raise ValueError(
-                f"high_freq_factor must be above low_freq_factor ({self.low_freq_factor}), got {self.high_freq_factor}"
+                f"high_freq_factor must be at least low_freq_factor ({self.low_freq_factor}), got "
+                f"{self.high_freq_factor}"
             )
 
     def frequencies(
@@ -69,7 +71,7 @@ class Llama3:
         low, high, length = self.low_freq_factor, self.high_freq_factor, self.original_max_position_embeddings
         kept = unscaled(rotary_dim, base, precision)
         wavelength = divide(_exact.TWO_PI, kept)
-        t = (divide(length, wavelength) - low) / (high - low)
+        t = (divide(length, wavelength) - low) / (high - low) if high > low else np.zeros_like(kept)
         between = (1 - t) * kept / self.factor + t * kept
         scaled = np.where(wavelength > length / low, kept / self.factor, between)
         return finished(np.where(wavelength < length / high, kept, scaled))
