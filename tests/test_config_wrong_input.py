@@ -100,6 +100,7 @@ WRONG = [
         TypeError,
         "mrope_section must be a list of integers, got 'abc'",
     ),
+    ({"model_type": "hunyuan_vl_text"}, ValueError, "config: mrope_section is missing"),
     (
         {"model_type": "gemma3_text", "rope_parameters": {"full_attention": {}, "sliding_attention": 5}},
         TypeError,

@@ -144,6 +144,8 @@ SCHEMES: dict[str, tuple[Callable[[Head], Rotation], str]] = {
     "atoms": (_atoms, "x, y, z, residue"),
     "audio_time": (_audio_time, "-2 pi t w and -2 pi t (2 pi i / n) for the window w and the frame i"),
 }
+#: Schemes that `mrope_section` belongs to.
+NEED_SECTIONS = frozenset({"ernie", "hunyuan_vl", *(name for name in SCHEMES if name.startswith("mrope"))})
 #: Schemes whose frequencies are their own, so that no scaling can be applied.
 UNSCALABLE = frozenset({"pixtral", "dinov3", "grid_over_all_heads", "audio_time", "vjepa2", "atoms"})
 

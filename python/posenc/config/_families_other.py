@@ -122,6 +122,7 @@ FAMILIES: dict[str, Entry] = {
         max_relative_positions=("max_relative_positions", -1),
     ),
     # ---- nothing
+    "moshi_depth": Other(kind="none", note="no positions: Moshi's depth decoder is built with use_rope=False"),
     **_of_kind(
         "falcon_mamba glm5_next_text jamba kimi_linear mamba mamba2 nemotron_h rwkv xlstm", "none", "no positions"
     ),

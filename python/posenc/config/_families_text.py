@@ -113,6 +113,7 @@ FAMILIES: dict[str, Entry] = {
     ),
     **_all("bitnet csm csm_depth_decoder_model evolla flex_olmo", rotary("half", base=500_000.0)),
     **_all("emu3_text_model mixtral", rotary("half", base=1_000_000.0)),
+    **_all("internlm3 iquestcoder", rotary("half", head_dim=128)),  # transformers builds LlamaModel of both
     **_all(
         "dia_encoder dia_decoder hrm_text qwen3 qwen3_omni_moe_talker_code_predictor seed_oss",
         rotary("half", head_dim=128),

@@ -227,9 +227,11 @@ _AXES_KEYS = {
 
 def _sections(parameters: Mapping[str, Any], family: Family) -> tuple[int, ...]:
     given = parameters.get("mrope_section")
-    if given is None:
-        return family.sections
     where = parameters["where"]
+    if given is None:
+        if not family.sections and family.axes in _axes.NEED_SECTIONS:
+            raise ValueError(f"{where}: mrope_section is missing")
+        return family.sections
     if not isinstance(given, (list, tuple)):
         raise TypeError(f"{where}: mrope_section must be a list of integers, got {given!r}")
     return tuple(check.integer(f"{where}: mrope_section[{i}]", n, 0) for i, n in enumerate(given))
