@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from posenc import _parameters as check
 from posenc.axes import NOT_ROTATIONS
 from posenc.config._family import (
     ALL,
@@ -83,8 +84,9 @@ def _width_of_deepseek_v4(config: Config, head_dim: int) -> int | None:
 
 def _width_of_clvp(config: Config, head_dim: int) -> int | None:
     """Return max(projection_dim / (2 heads), 32)."""
-    width: int = config["projection_dim"] // (2 * config["num_attention_heads"])
-    return max(width, 32)
+    whole = check.integer("projection_dim", config.get("projection_dim", 768), 1)
+    heads = check.integer("num_attention_heads", config.get("num_attention_heads", 12), 1)
+    return max(whole // (2 * heads), 32)
 
 
 def _latent(width: int, base: float, key: str = "rope_theta", head_key: str = "qk_rope_head_dim") -> Kind:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from posenc.config._axes import Rotation
     from posenc.config._family import Config
 
+MOST_LAYERS = 100_000  # beyond that, a file is broken rather than deep
 #: Types of layers in which nothing attends, so that nothing turns.
 NO_ATTENTION = frozenset({"linear_attention", "conv", "mamba", "mamba2", "recurrent", "moe", "mlp"})
 
@@ -247,7 +248,7 @@ def _layers(config: Config, family: Family) -> list[str | None]:
     count = _spelling.number(config, "num_hidden_layers")
     if count is None:
         return []
-    count = check.integer("num_hidden_layers", count, 0)
+    count = check.integer("num_hidden_layers", count, 0, most=MOST_LAYERS)
     if family.layers is None:
         return [ALL] * count if ALL in family.kinds else []
     found = [_kind(type_, family.kinds) for type_ in family.layers(config, count)]

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from posenc.config._family import Config, Family, Kind
     from posenc.config._report import Report
 
+LONGEST_HEAD = 1 << 24  # elements; also of hidden sizes: beyond that, a file is broken rather than large
+
 
 def head_dim(config: Config, family: Family, kind: Kind, name: str, types: Sequence[str | None]) -> int:
     """Return the length of a head: its key, the same key for one layer, the family's number, or a ratio of sizes."""
@@ -21,7 +23,7 @@ def head_dim(config: Config, family: Family, kind: Kind, name: str, types: Seque
     if given is None:
         given = kind.head_dim
     if given is not None:
-        return check.integer(key, given, 1)
+        return check.integer(key, given, 1, most=LONGEST_HEAD)
     return _ratio(config, family)
 
 
@@ -31,7 +33,7 @@ def _ratio(config: Config, family: Family) -> int:
         value = number(config, key)
         if value is None:
             raise ValueError(f"{key} is missing, and so is head_dim, which it would give")
-        values.append(check.integer(key, value, 1))
+        values.append(check.integer(key, value, 1, most=LONGEST_HEAD))
     whole, *parts = values
     for part in parts:
         whole //= part
@@ -90,6 +92,7 @@ def _check_latent(config: Config, width: int, parameters: Mapping[str, Any], rep
     partial = parameters.get("partial_rotary_factor")
     if partial in (None, 1.0):
         return
+    partial = check.positive(f"{parameters['where']}: partial_rotary_factor", partial)
     whole = [number(config, "head_dim"), (number(config, "qk_nope_head_dim") or 0) + width]
     if all(size is None or int(size * partial) != width for size in whole):
         report.wrong(
