@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
+import warnings
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from posenc import config
@@ -149,6 +154,67 @@ def test_doubtful_input_is_an_error_unless_told_otherwise(own: dict[str, Any], m
         found = config.read({**LLAMA, **own}, strict=False)
     assert found.notes
     assert (found.rope().base, found.rope().rotary_dim) == (base, 128)
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"model_type": "gemma3_text", "layer_types": "full"}, "layer_types must be a list of names, got 'full'"),
+        ({"model_type": "lfm2", "full_attn_idxs": ["a"]}, r"full_attn_idxs must be a list of integers, got \['a'\]"),
+        ({"per_layer_config": {"0": 5}}, "per_layer_config must be a dictionary of a dictionary for each layer"),
+        ({5: 5}, "source must have strings for keys, got 5"),
+        ({"model_type": "llava", "text_config": {5: 5}}, "source must have strings for keys, got 5"),
+    ],
+)
+def test_what_is_no_list_or_dictionary(own: dict[Any, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        config.read({**LLAMA, **own})
+
+
+WEIRD = [
+    *(None, 0, -1, 1.5, float("nan"), float("inf"), 10**30, "", "x", "linear", True, False, [], [1], ["a"], [None]),
+    *({}, {"a": 1}, {"full_attention": {"rope_type": "linear"}}, {"rope_type": ["a"]}, {1: 2}),
+]
+INSIDE = [
+    *("rope_type", "type", "factor", "rope_theta", "alpha", "mrope_section", "short_factor", "long_factor", "truncate"),
+    *("mscale", "attention_factor", "original_max_position_embeddings", "partial_rotary_factor", "rotary_dim"),
+]
+BESIDE = [
+    *("model_type", "hidden_size", "num_attention_heads", "num_hidden_layers", "head_dim", "max_position_embeddings"),
+    *("rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor", "rotary_dim", "layer_types", "alibi"),
+    *("no_rope_layers", "sliding_window_pattern", "layer_rope_theta", "per_layer_config", "text_config", "attn_config"),
+]
+#: What Python itself says where nothing was checked.
+PYTHON = re.compile(
+    r"object is not|unsupported operand|not supported between|unhashable|invalid literal|unexpected key"
+)
+
+
+def test_anything_wrong_anywhere_is_a_clear_error(rng: np.random.Generator) -> None:
+    """Published configs with wrong values put in: read, or a TypeError or ValueError in this project's own words."""
+    files = sorted((Path(__file__).parent / "data" / "configs").glob("*.json"))
+    whole = [json.loads(path.read_text()) for path in files]
+    whole += [{**LLAMA, "model_type": name} for name in config.FAMILIES]
+    for _ in range(5000):
+        given = dict(whole[rng.integers(len(whole))])
+        if rng.random() < 0.4:
+            rope = given.get("rope_scaling") or {"rope_type": "yarn", "factor": 2.0}
+            given["rope_scaling"] = {**rope, str(rng.choice(INSIDE)): WEIRD[rng.integers(len(WEIRD))]}
+        else:
+            given[str(rng.choice(BESIDE))] = WEIRD[rng.integers(len(WEIRD))]
+        message = refusal(given, strict=bool(rng.random() < 0.5))
+        assert not PYTHON.search(message), (given, message)
+
+
+def refusal(given: dict[str, Any], *, strict: bool) -> str:
+    """Return what a reading is refused with, or "" where it is not."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", config.ConfigWarning)
+        try:
+            config.read(given, strict=strict)
+        except (TypeError, ValueError) as error:
+            return str(error)
+    return ""
 
 
 @pytest.mark.parametrize(

@@ -116,8 +116,10 @@ def _hunyuan_vl(head: Head) -> UnequalRope:
 
 def _atoms(head: Head) -> Rope:
     """Return ESMFold2's: three axes of space with frequencies of their own, then the number of the residue."""
-    space = check.integer("num_spatial_rope_pairs_per_axis", head.config.get("num_spatial_rope_pairs_per_axis", 2), 1)
-    residue = check.integer("num_uid_rope_pairs", head.config.get("num_uid_rope_pairs", 10), 1)
+    space = check.integer(
+        "num_spatial_rope_pairs_per_axis", head.config.get("num_spatial_rope_pairs_per_axis", 2), 1, most=1024
+    )
+    residue = check.integer("num_uid_rope_pairs", head.config.get("num_uid_rope_pairs", 10), 1, most=1024)
     near = unscaled(2 * space, check.base(head.config.get("spatial_rope_base_frequency", 20.0)), head.precision)
     far = unscaled(2 * residue, head.base, head.precision)
     return axes.from_bands(head.head_dim, [near, near, near, far], layout=head.layout, precision=head.precision)

@@ -30,10 +30,12 @@ _MUSE = listed(lambda i, n: None if (n - 1 - i) % 4 == 0 else ALL)
 
 def _cohere2_moe(config: Config, number: int) -> Sequence[str | None]:
     """Sliding layers turn; the dense ones at the start too, where every one of them is full."""
-    dense = config.get("first_k_dense_replace") or 0
+    dense = check.integer("first_k_dense_replace", config.get("first_k_dense_replace") or 0, 0, most=number)
     kinds = config.get("mlp_layer_types") or ["dense" if i < dense else "sparse" for i in range(number)]
-    prefix = config.get("prefix_dense_sliding_window_pattern") or 1
-    period = config.get("sliding_window_pattern") or 4
+    prefix, period = (
+        check.integer(key, usual if config.get(key) is None else config[key], 1)
+        for key, usual in (("prefix_dense_sliding_window_pattern", 1), ("sliding_window_pattern", 4))
+    )
     head = [_SLIDING if (i + 1) % prefix else _FULL for i in range(dense)]
     tail = [_SLIDING if (i + 1) % period else _FULL for i in range(number - dense)]
     types = config.get("layer_types") or head + tail

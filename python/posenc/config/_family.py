@@ -185,6 +185,8 @@ def every(
             return list(given)
         length: Any = config.get(key) if key else None
         if isinstance(length, str):  # EXAONE: "LLLG", local and global
+            if not length or set(length) - {"L", "G"}:
+                raise ValueError(f"{key} must be a number or letters L (local) and G (global), got {length!r}")
             found = [here if length[i % len(length)] == "G" else others for i in range(number)]
         else:
             length = period if length is None else check.integer(key, length, 1)

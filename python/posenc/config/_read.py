@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from posenc.config._axes import Rotation
     from posenc.config._family import Config
 
+NAMES_OF_LAYERS = ("layer_types", "layers_block_type", "block_types", "mlp_layer_types")
+NUMBERS_OF_LAYERS = (
+    *("full_attn_idxs", "attn_layer_indices", "cross_attention_layers", "rope_scaling_layers", "compress_ratios"),
+)
 MOST_LAYERS = 100_000  # beyond that, a file is broken rather than deep
 #: Types of layers in which nothing attends, so that nothing turns.
 NO_ATTENTION = frozenset({"linear_attention", "conv", "mamba", "mamba2", "recurrent", "moe", "mlp"})
@@ -111,7 +115,7 @@ def _entry(name: str, layout: str | None) -> Entry:
 def _positions(name: str, entry: Entry, config: Config, precision: str, report: Report) -> ModelPositions:
     while isinstance(entry, Switch):
         value = config.get(entry.key, entry.default)
-        if value not in entry.cases:
+        if not isinstance(value, (str, bool, type(None))) or value not in entry.cases:
             raise ValueError(f"{entry.key} must be one of {', '.join(map(repr, entry.cases))}, got {value!r}")
         entry = entry.cases[value]
     if isinstance(entry, Refused):
@@ -249,12 +253,24 @@ def _layers(config: Config, family: Family) -> list[str | None]:
     if count is None:
         return []
     count = check.integer("num_hidden_layers", count, 0, most=MOST_LAYERS)
+    _check_lists(config)
     if family.layers is None:
         return [ALL] * count if ALL in family.kinds else []
     found = [_kind(type_, family.kinds) for type_ in family.layers(config, count)]
     if len(found) != count:
         raise ValueError(f"num_hidden_layers is {count}, and the config describes {len(found)} layers")
     return found
+
+
+def _check_lists(config: Config) -> None:
+    """Everything that describes layers one by one is a list of names or of numbers."""
+    for keys, kind, what in ((NAMES_OF_LAYERS, str, "names"), (NUMBERS_OF_LAYERS, int, "integers")):
+        for key in keys:
+            given = config.get(key)
+            if given is None:
+                continue
+            if not isinstance(given, (list, tuple)) or not all(isinstance(one, kind) for one in given):
+                raise TypeError(f"{key} must be a list of {what}, got {given!r}")
 
 
 def _kind(layer_type: str | None, kinds: Mapping[str, Kind]) -> str | None:

@@ -45,11 +45,13 @@ def _ratio(config: Config, family: Family) -> int:
 def _of_layer(config: Config, kind: Kind, name: str, types: Sequence[str | None]) -> Any:
     """Return the head_dim of the first layer of a kind, where a config says so for single layers."""
     layers = config.get("per_layer_config")
-    if not isinstance(layers, Mapping) or name not in types:
+    if layers is None or name not in types:
         return None
+    if not isinstance(layers, Mapping) or not all(isinstance(own, Mapping) for own in layers.values()):
+        raise TypeError(f"per_layer_config must be a dictionary of a dictionary for each layer, got {layers!r}")
     key = "head_dim" if kind.head_key == "global_head_dim" else kind.head_key
-    numbers = {int(layer): own for layer, own in layers.items()}
-    own = numbers.get(types.index(name))
+    numbers = {str(layer).lstrip("0") or "0": own for layer, own in layers.items()}  # "05" in files of transformers
+    own = numbers.get(str(types.index(name)))
     return None if own is None else own.get(key)
 
 

@@ -26,18 +26,28 @@ def load(source: Any) -> dict[str, Any]:
         For other things, and for files that hold no JSON object.
     """
     if isinstance(source, Mapping):
-        return dict(source)
+        return _plain(source)
     if isinstance(source, (str, os.PathLike)):
         return _read(Path(source))
     to_dict = getattr(source, "to_dict", None)
     if callable(to_dict) and not isinstance(source, type):
         result = to_dict()
         if isinstance(result, Mapping):
-            return dict(result)
+            return _plain(result)
     raise TypeError(
         "source must be a path of a config.json, a dictionary, or a config object with to_dict(), got "
         f"{type(source).__name__}"
     )
+
+
+def _plain(source: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return a copy whose keys are strings, down to the dictionaries of parts."""
+    for key, value in source.items():
+        if not isinstance(key, str):
+            raise TypeError(f"source must have strings for keys, got {key!r}")
+        if isinstance(value, Mapping) and key.endswith("_config") and key != "per_layer_config":
+            _plain(value)
+    return dict(source)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -145,7 +145,9 @@ def _nested(given: Mapping[str, Any], where: str, family: Family, report: Report
             inner[key] = None
         elif key in family.kinds:
             raise TypeError(f"{where}[{key!r}] must be a dictionary or null, got {value!r}")
-        elif TYPES.get(value, value) != "default":  # some files keep a flat rope_type "default" beside
+        elif (
+            not isinstance(value, str) or TYPES.get(value, value) != "default"
+        ):  # some files keep a flat rope_type "default" beside
             report.wrong(f"{where} is nested by layer type, and has {key}={value!r} beside")
     return inner
 
