@@ -26,6 +26,7 @@ __all__ = [
     "Rope",
     "apply_rotary_emb",
     "axes",
+    "checks",
     "config",
     "consistency",
     "get_num_threads",
@@ -44,6 +45,7 @@ __all__ = [
 
 _LAZY = {
     "axes",
+    "checks",
     "config",
     "consistency",
     "positions",
