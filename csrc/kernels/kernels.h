@@ -48,11 +48,31 @@ struct pe_run {
 };
 typedef void pe_rotate_kernel(const struct pe_run *run);
 
-PE_INLINE void pe_fetch_ahead(const struct pe_run *run, size_t row, size_t bytes) {
-    if (run->ahead == NULL) return;
-    const char *next = run->ahead + (ptrdiff_t)row * run->x_step;
+PE_INLINE void pe_fetch_ahead(const char *ahead, ptrdiff_t step, size_t row, size_t bytes) {
+    if (ahead == NULL) return;
+    const char *next = ahead + (ptrdiff_t)row * step;
     for (size_t i = 0; i < bytes; i += 64) PE_PREFETCH(next + i);
 }
+
+/* One run of an addition: `rows` rows of n elements each.
+ *
+ *     y = x + scale*table        the product rounded before the sum
+ *
+ * y is x itself or does not overlap it. The table holds float32 (float64 for float64 elements, else scale is rounded to
+ * float32) and overlaps nothing that is written,. A table step of zero adds the same row to every
+ * row. `ahead` and `stream` are those of a rotation. */
+struct pe_add {
+    const char *x;
+    char *y;
+    ptrdiff_t x_step, y_step; /* bytes from one row to the next */
+    const char *table;
+    ptrdiff_t table_step; /* bytes */
+    double scale;
+    size_t rows, n;
+    const char *ahead;
+    int stream;
+};
+typedef void pe_add_kernel(const struct pe_add *run);
 
 /* Rows of cosines and sines.
  *
@@ -77,10 +97,13 @@ struct pe_kernels {
     const char *name;
     pe_rotate_kernel *half[PE_DTYPES];
     pe_rotate_kernel *interleaved[PE_DTYPES];
+    pe_add_kernel *add[PE_DTYPES];
     pe_sincos_kernel *sincos_f32; /* writes float32 */
     pe_sincos_kernel *sincos_f64; /* writes float64 */
     /* y[0 .. (n+1)/2) = even elements of x, y[(n+1)/2 .. n) = odd ones; elements of 4 bytes, no overlap */
     void (*unzip4)(const float *x, float *y, size_t n);
+    /* both[2i] = x[i], both[2i + 1] = y[i], i < n; no overlap */
+    void (*zip4)(const float *x, const float *y, float *both, size_t n);
     /* copy past the caches where the ISA can; no overlap. stream_end orders the stores before what follows. */
     void (*stream)(char *y, const char *x, size_t bytes);
     void (*stream_end)(void);

@@ -51,6 +51,9 @@ PE_FN void stn_f16(uint16_t *p, F x, size_t n) {
 }
 #define sts_f32 st_f32
 #define sts_f16 st_f16
+PE_FN F f_set(float x) {
+    return vdupq_n_f32(x);
+}
 PE_FN F f_add(F x, F y) {
     return vaddq_f32(x, y);
 }
@@ -80,6 +83,10 @@ PE_FN F f_dupn(const float *p, size_t n) {
 PE_FN void f_unzip(F x, F y, F *even, F *odd) {
     *even = vuzp1q_f32(x, y);
     *odd = vuzp2q_f32(x, y);
+}
+PE_FN void f_zip(F even, F odd, F *x, F *y) {
+    *x = vzip1q_f32(even, odd);
+    *y = vzip2q_f32(even, odd);
 }
 
 PE_FN W w_load(const uint16_t *p) {

@@ -1,34 +1,8 @@
-/* The rotation of float32, float64 and float16 rows: a template, included once per element type and ISA.
+/* The rotation of float32, float64 and float16 rows: a template, included by element.inc.h, which says what it needs.
  *
- * The including file says which element with
- *     PE_E    element name: f32, f64 or f16       PE_T   its storage type
- *     PE_V    prefix of the vector operations: f or d     PE_VEC  the vector type     PE_LANES  its lanes
- *     PE_RE   element name of the tables          PE_R   their type
- * and has defined PE_FN and PE_KERNEL (function attributes of the ISA) and, for each element e and prefix v:
- *     ld_e(p)  ldn_e(p, n)  st_e(p, x)  stn_e(p, x, n)     whole vectors, or their first n < lanes elements
- *     sts_e(p, x)       an aligned store past the caches
- *     v_add  v_sub  v_mul                                   lane by lane
- *     v_swap(x)         the members of each adjacent pair exchanged
- *     v_addsub(x, y)    x - y in even lanes, x + y in odd ones
- *     v_dup(p)  v_dupn(p, n)    lanes/2 (n) table values, each twice: c0 c0 c1 c1 ..
- * A partial load fills the other lanes with zeros. A tail is one partial step of the same operations, so a row's bits do
- * not depend on where a vector ends; it never reads an element twice, which would rotate it twice in place.
+ * A tail is one partial step of the same operations, so a row's bits do not depend on where a vector ends; it never reads
+ * an element twice, which would rotate it twice in place.
  */
-#define PE_OP(op)    PE_CAT(PE_CAT(PE_V, _), op)
-#define PE_NAME(op)  PE_CAT(PE_CAT(op, _), PE_E)
-#define PE_LD(p, n)  ((n) == PE_LANES ? PE_NAME(ld)(p) : PE_NAME(ldn)(p, n))
-#define PE_LDR(p, n) ((n) == PE_LANES ? PE_CAT(ld_, PE_RE)(p) : PE_CAT(ldn_, PE_RE)(p, n))
-
-/* n and stream are constants wherever this is expanded */
-PE_FN void PE_NAME(store)(PE_T *p, PE_VEC v, size_t n, int stream) {
-    if (n == PE_LANES && stream)
-        PE_NAME(sts)(p, v);
-    else if (n == PE_LANES)
-        PE_NAME(st)(p, v);
-    else
-        PE_NAME(stn)(p, v, n);
-}
-
 /* n pairs: a' = a*c - b*s, b' = b*c + a*s. Both members are read before either is written. */
 PE_FN void PE_NAME(half_step)(const PE_T *a, const PE_T *b, PE_T *ya, PE_T *yb, const PE_R *cos, const PE_R *sin,
                               size_t n, int stream) {
@@ -46,7 +20,7 @@ PE_FN void PE_NAME(half_rows)(struct pe_run run, int stream) {
         PE_T *ya = (PE_T *)(run.y + (ptrdiff_t)j * run.y_step), *yb = (PE_T *)((char *)ya + run.gap);
         const PE_R *c = (const PE_R *)(run.cos + (ptrdiff_t)j * run.table_step);
         const PE_R *s = (const PE_R *)(run.sin + (ptrdiff_t)j * run.table_step);
-        pe_fetch_ahead(&run, j, 2 * run.pairs * sizeof(PE_T));
+        pe_fetch_ahead(run.ahead, run.x_step, j, 2 * run.pairs * sizeof(PE_T));
         size_t i = 0;
         for (; i + PE_LANES <= run.pairs; i += PE_LANES)
             PE_NAME(half_step)(a + i, b + i, ya + i, yb + i, c + i, s + i, PE_LANES, stream);
@@ -76,7 +50,7 @@ PE_FN void PE_NAME(interleaved_rows)(struct pe_run run, int stream) {
         PE_T *y = (PE_T *)(run.y + (ptrdiff_t)j * run.y_step);
         const PE_R *c = (const PE_R *)(run.cos + (ptrdiff_t)j * run.table_step);
         const PE_R *s = (const PE_R *)(run.sin + (ptrdiff_t)j * run.table_step);
-        pe_fetch_ahead(&run, j, n * sizeof(PE_T));
+        pe_fetch_ahead(run.ahead, run.x_step, j, n * sizeof(PE_T));
         size_t i = 0;
         for (; i + PE_LANES <= n; i += PE_LANES)
             PE_NAME(interleaved_step)(x + i, y + i, c + i / 2, s + i / 2, PE_LANES, stream);
@@ -90,15 +64,3 @@ PE_KERNEL void PE_NAME(interleaved)(const struct pe_run *run) {
     else
         PE_NAME(interleaved_rows)(*run, 0);
 }
-
-#undef PE_OP
-#undef PE_NAME
-#undef PE_LD
-#undef PE_LDR
-#undef PE_E
-#undef PE_T
-#undef PE_V
-#undef PE_VEC
-#undef PE_LANES
-#undef PE_RE
-#undef PE_R

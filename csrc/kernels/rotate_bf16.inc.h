@@ -5,7 +5,7 @@
  * cost shuffles. Interleaved pairs are exactly one word each. In halves a word holds elements 2i and 2i + 1 of the same
  * half, so the table rows come with even pairs first (unzip4).
  *
- * Needs, besides rotate.inc.h's float32 operations, a vector type W of FL words:
+ * Needs, besides element.inc.h's float32 operations, a vector type W of FL words:
  *     w_load(p)  w_loadn(p, n)  w_store(p, w)  w_storen(p, w, n)   2*FL elements, or the first n < 2*FL
  *     w_stores(p, w)           an aligned store past the caches
  *     f_even(w)  f_odd(w)      widened elements
@@ -51,7 +51,7 @@ PE_FN void half_rows_bf16(struct pe_run run, int stream) {
         uint16_t *ya = (uint16_t *)(run.y + (ptrdiff_t)j * run.y_step), *yb = (uint16_t *)((char *)ya + run.gap);
         const float *ce = (const float *)(run.cos + (ptrdiff_t)j * run.table_step), *co = ce + evens;
         const float *se = (const float *)(run.sin + (ptrdiff_t)j * run.table_step), *so = se + evens;
-        pe_fetch_ahead(&run, j, 2 * run.pairs * sizeof(uint16_t));
+        pe_fetch_ahead(run.ahead, run.x_step, j, 2 * run.pairs * sizeof(uint16_t));
         size_t i = 0;
         for (; i + PE_W_LANES <= run.pairs; i += PE_W_LANES)
             half_step_bf16(a + i, b + i, ya + i, yb + i, ce + i / 2, co + i / 2, se + i / 2, so + i / 2, PE_W_LANES,
@@ -85,7 +85,7 @@ PE_FN void interleaved_rows_bf16(struct pe_run run, int stream) {
         uint16_t *y = (uint16_t *)(run.y + (ptrdiff_t)j * run.y_step);
         const float *c = (const float *)(run.cos + (ptrdiff_t)j * run.table_step);
         const float *s = (const float *)(run.sin + (ptrdiff_t)j * run.table_step);
-        pe_fetch_ahead(&run, j, n * sizeof(uint16_t));
+        pe_fetch_ahead(run.ahead, run.x_step, j, n * sizeof(uint16_t));
         size_t i = 0;
         for (; i + PE_W_LANES <= n; i += PE_W_LANES)
             interleaved_step_bf16(x + i, y + i, c + i / 2, s + i / 2, PE_W_LANES, stream);

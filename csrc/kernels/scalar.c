@@ -63,6 +63,10 @@ PE_FN void st_f16(uint16_t *p, F x) {
 }
 #define sts_f32 st_f32
 #define sts_f16 st_f16
+PE_FN F f_set(float x) {
+    F r;
+    LANES(FL, x);
+}
 PE_FN F f_add(F x, F y) {
     F r;
     LANES(FL, x.v[i] + y.v[i]);
@@ -95,6 +99,12 @@ PE_FN void f_unzip(F x, F y, F *even, F *odd) {
     for (size_t i = 0; i < FL; i++) {
         even->v[i] = i < FL / 2 ? x.v[2 * i] : y.v[2 * i - FL];
         odd->v[i] = i < FL / 2 ? x.v[2 * i + 1] : y.v[2 * i + 1 - FL];
+    }
+}
+PE_FN void f_zip(F even, F odd, F *x, F *y) {
+    for (size_t i = 0; i < FL; i++) {
+        x->v[i] = i & 1 ? odd.v[i / 2] : even.v[i / 2];
+        y->v[i] = i & 1 ? odd.v[(i + FL) / 2] : even.v[(i + FL) / 2];
     }
 }
 

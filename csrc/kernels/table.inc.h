@@ -1,6 +1,7 @@
 /* The last include of an ISA's file: instantiates the templates and fills its table of kernels.
  *
- * Needs everything the templates name, f_unzip(x, y, &even, &odd) over the 2*FL lanes of x and y, PE_KERNELS (the table's symbol), PE_ISA_NAME, and stream and stream_end.
+ * Needs everything the templates name, f_unzip(x, y, &even, &odd) over the 2*FL lanes of x and y, its inverse
+ * f_zip(even, odd, &x, &y), PE_KERNELS (the table's symbol), PE_ISA_NAME, and stream and stream_end.
  */
 #define PE_E     f32
 #define PE_T     float
@@ -9,7 +10,7 @@
 #define PE_LANES FL
 #define PE_RE    f32
 #define PE_R     float
-#include "rotate.inc.h"
+#include "element.inc.h"
 
 #define PE_E     f64
 #define PE_T     double
@@ -18,7 +19,7 @@
 #define PE_LANES DL
 #define PE_RE    f64
 #define PE_R     double
-#include "rotate.inc.h"
+#include "element.inc.h"
 
 #define PE_E     f16
 #define PE_T     uint16_t
@@ -27,9 +28,11 @@
 #define PE_LANES FL
 #define PE_RE    f32
 #define PE_R     float
-#include "rotate.inc.h"
+#include "element.inc.h"
 
 #include "rotate_bf16.inc.h"
+
+#include "add_bf16.inc.h"
 #include "sincos.inc.h"
 
 PE_KERNEL void unzip4(const float *x, float *y, size_t n) {
@@ -44,6 +47,17 @@ PE_KERNEL void unzip4(const float *x, float *y, size_t n) {
     for (; i < n; i++) *(i % 2 ? odds + i / 2 : evens + i / 2) = x[i];
 }
 
+PE_KERNEL void zip4(const float *x, const float *y, float *both, size_t n) {
+    size_t i = 0;
+    for (; i + FL <= n; i += FL) {
+        F low, high;
+        f_zip(ld_f32(x + i), ld_f32(y + i), &low, &high);
+        st_f32(both + 2 * i, low);
+        st_f32(both + 2 * i + FL, high);
+    }
+    for (; i < n; i++) both[2 * i] = x[i], both[2 * i + 1] = y[i];
+}
+
 const struct pe_kernels PE_KERNELS = {
     .name = PE_ISA_NAME,
     .half = {[PE_F32] = half_f32, [PE_F64] = half_f64, [PE_F16] = half_f16, [PE_BF16] = half_bf16},
@@ -51,9 +65,11 @@ const struct pe_kernels PE_KERNELS = {
                     [PE_F64] = interleaved_f64,
                     [PE_F16] = interleaved_f16,
                     [PE_BF16] = interleaved_bf16},
+    .add = {[PE_F32] = add_f32, [PE_F64] = add_f64, [PE_F16] = add_f16, [PE_BF16] = add_bf16},
     .sincos_f32 = sincos_f32,
     .sincos_f64 = sincos_f64,
     .unzip4 = unzip4,
+    .zip4 = zip4,
     .stream = stream,
     .stream_end = stream_end,
 };

@@ -59,6 +59,9 @@ PE_FN void sts_f32(float *p, F x) {
 PE_FN void sts_f16(uint16_t *p, F x) {
     _mm_stream_si128((__m128i *)p, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
+PE_FN F f_set(float x) {
+    return _mm256_set1_ps(x);
+}
 PE_FN F f_add(F x, F y) {
     return _mm256_add_ps(x, y);
 }
@@ -90,6 +93,11 @@ PE_FN __m256 in_order(__m256 x) { /* of shuffles within 128-bit halves */
 PE_FN void f_unzip(F x, F y, F *even, F *odd) {
     *even = in_order(_mm256_shuffle_ps(x, y, 0x88));
     *odd = in_order(_mm256_shuffle_ps(x, y, 0xdd));
+}
+PE_FN void f_zip(F even, F odd, F *x, F *y) {
+    F low = _mm256_unpacklo_ps(even, odd), high = _mm256_unpackhi_ps(even, odd);
+    *x = _mm256_permute2f128_ps(low, high, 0x20);
+    *y = _mm256_permute2f128_ps(low, high, 0x31);
 }
 
 PE_FN W w_load(const uint16_t *p) {

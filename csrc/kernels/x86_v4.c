@@ -57,6 +57,9 @@ PE_FN void sts_f32(float *p, F x) {
 PE_FN void sts_f16(uint16_t *p, F x) {
     _mm256_stream_si256((__m256i *)p, f_to_f16(x));
 }
+PE_FN F f_set(float x) {
+    return _mm512_set1_ps(x);
+}
 PE_FN F f_add(F x, F y) {
     return _mm512_add_ps(x, y);
 }
@@ -87,6 +90,11 @@ PE_FN void f_unzip(F x, F y, F *even, F *odd) {
     const __m512i evens = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     *even = _mm512_permutex2var_ps(x, evens, y);
     *odd = _mm512_permutex2var_ps(x, _mm512_add_epi32(evens, _mm512_set1_epi32(1)), y);
+}
+PE_FN void f_zip(F even, F odd, F *x, F *y) {
+    const __m512i first_half = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    *x = _mm512_permutex2var_ps(even, first_half, odd);
+    *y = _mm512_permutex2var_ps(even, _mm512_add_epi32(first_half, _mm512_set1_epi32(8)), odd);
 }
 
 PE_FN W w_load(const uint16_t *p) {

@@ -3,11 +3,11 @@
  *     checkasm [--seed N] [--level NAME] [--most PAIRS] [--bench]
  *
  * A rotation must equal the loop over pairs that the papers write; a row of cosines and sines must equal the scalar
- * level's, made one pair at a time; bit for bit, but any NaN for a NaN. Every number of pairs from 0 to 257 (--most) is
+ * level's, made one pair at a time; an addition the loop over elements; bit for bit, but any NaN for a NaN. Every number of pairs from 0 to 257 (--most) is
  * tried with each way to lie in memory, between pages that trap; nothing outside the stated elements may change. What a
  * kernel may be asked is written in csrc/kernels/kernels.h. The first failures are printed with all that it takes to
  * repeat them.
- * Prints one hash of the results for each level: the same on every level and every processor.
+ * Prints one hash of the results for each level and verb: the same on every level and every processor.
  */
 #include "guard.h"
 #include "testing.h"
@@ -407,6 +407,8 @@ static void try_moves(const struct pe_kernels *kernels, struct source *s) {
     }
 }
 
+#include "checkasm_add.h"
+
 /* ---- one hash of fixed results ---- */
 
 static uint64_t hash_rotations(uint64_t hash, const struct pe_kernels *kernels, struct source *s) {
@@ -548,8 +550,11 @@ static void check_level(const struct pe_kernels *kernels) {
     try_truth(kernels, &s);
     try_cancellation(kernels);
     try_moves(kernels, &s);
+    try_adds(kernels, &s);
+    try_zips(kernels, &s);
     printf("%-8s %llu cases, %llu failed\n", kernels->name, tried, failed - failed_before);
     printf("hash kernels %-8s %016llx\n", kernels->name, (unsigned long long)hash_level(kernels));
+    printf("hash add     %-8s %016llx\n", kernels->name, (unsigned long long)hash_adds(kernels));
     fflush(stdout);
 }
 

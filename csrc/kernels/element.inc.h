@@ -1,0 +1,45 @@
+/* Everything that is instantiated once per element type: included by table.inc.h, once for each.
+ *
+ * The including file says which element with
+ *     PE_E    element name: f32, f64 or f16       PE_T   its storage type
+ *     PE_V    prefix of the vector operations: f or d     PE_VEC  the vector type     PE_LANES  its lanes
+ *     PE_RE   element name of the tables          PE_R   their type
+ * and has defined PE_FN and PE_KERNEL (function attributes of the ISA) and, for each element e and prefix v:
+ *     ld_e(p)  ldn_e(p, n)  st_e(p, x)  stn_e(p, x, n)     whole vectors, or their first n < lanes elements
+ *     sts_e(p, x)       an aligned store past the caches
+ *     v_set(s)          s in every lane
+ *     v_add  v_sub  v_mul                                   lane by lane
+ *     v_swap(x)         the members of each adjacent pair exchanged
+ *     v_addsub(x, y)    x - y in even lanes, x + y in odd ones
+ *     v_dup(p)  v_dupn(p, n)    lanes/2 (n) table values, each twice: c0 c0 c1 c1 ..
+ * A partial load fills the other lanes with zeros.
+ */
+#define PE_OP(op)    PE_CAT(PE_CAT(PE_V, _), op)
+#define PE_NAME(op)  PE_CAT(PE_CAT(op, _), PE_E)
+#define PE_LD(p, n)  ((n) == PE_LANES ? PE_NAME(ld)(p) : PE_NAME(ldn)(p, n))
+#define PE_LDR(p, n) ((n) == PE_LANES ? PE_CAT(ld_, PE_RE)(p) : PE_CAT(ldn_, PE_RE)(p, n))
+
+/* n and stream are constants wherever this is expanded */
+PE_FN void PE_NAME(store)(PE_T *p, PE_VEC v, size_t n, int stream) {
+    if (n == PE_LANES && stream)
+        PE_NAME(sts)(p, v);
+    else if (n == PE_LANES)
+        PE_NAME(st)(p, v);
+    else
+        PE_NAME(stn)(p, v, n);
+}
+
+#include "add.inc.h"
+#include "rotate.inc.h"
+
+#undef PE_OP
+#undef PE_NAME
+#undef PE_LD
+#undef PE_LDR
+#undef PE_E
+#undef PE_T
+#undef PE_V
+#undef PE_VEC
+#undef PE_LANES
+#undef PE_RE
+#undef PE_R

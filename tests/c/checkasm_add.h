@@ -1,0 +1,118 @@
+/* The kernels of the verb add, tried as checkasm.c tries the others: included there, after its helpers.
+ *
+ * An addition must equal the loop over elements: the product rounded, then the sum, then the element.
+ */
+#ifndef POSENC_TESTS_CHECKASM_ADD_H
+#define POSENC_TESTS_CHECKASM_ADD_H
+
+/* x + scale*t as bits; each product has a variable of its own, as in testing.h */
+static uint64_t sum_of(enum pe_dtype dtype, const void *x, const void *t, double scale) {
+    if (dtype == PE_F64) {
+        double a, b;
+        memcpy(&a, x, 8), memcpy(&b, t, 8);
+        double product = scale * b, sum = a + product;
+        return load_bits(&sum, 8);
+    }
+    float a = widen(x, dtype), b = widen(t, PE_F32), product = (float)scale * b;
+    return narrow(a + product, dtype);
+}
+
+static void add_by_loop(const struct pe_add *run, const char *x, char *y) {
+    size_t size = pe_itemsize(trial.dtype), table_size = trial.dtype == PE_F64 ? 8 : 4;
+    for (size_t j = 0; j < run->rows; j++, x += run->x_step, y += run->y_step)
+        for (size_t i = 0; i < run->n; i++) {
+            const char *t = run->table + (ptrdiff_t)j * run->table_step + i * table_size;
+            store_bits(y + i * size, size, sum_of(trial.dtype, x + i * size, t, run->scale));
+        }
+}
+
+static void try_add(const struct pe_kernels *kernels, struct source *s) {
+    size_t size = pe_itemsize(trial.dtype), table_size = trial.dtype == PE_F64 ? 8 : 4, n = trial.pairs;
+    enum pe_dtype table_dtype = trial.dtype == PE_F64 ? PE_F64 : PE_F32;
+    struct rows x = lay_out(0, trial.rows, n * size, size, trial.stream && trial.in_place);
+    struct rows y = trial.in_place ? x : lay_out(1, trial.rows, n * size, size, trial.stream);
+    struct rows table = lay_out(2, trial.one_table_row ? 1 : trial.rows, n * table_size, table_size, false);
+    clear(&x), clear(&y), clear(&table);
+    fill(s, x.from, x.bytes / size, trial.dtype, trial.values);
+    fill(s, table.from, table.bytes / table_size, table_dtype, one_in(s, 4) ? trial.values : UNIT);
+    keep(&x), keep(&y);
+    struct pe_add run = {.x = x.first,
+                         .y = y.first,
+                         .x_step = x.step,
+                         .y_step = y.step,
+                         .table = table.first,
+                         .table_step = trial.one_table_row ? 0 : table.step,
+                         .scale = trial.scale,
+                         .rows = trial.rows,
+                         .n = n,
+                         .ahead = one_in(s, 2) ? memory[0].end : NULL,
+                         .stream = trial.stream};
+    add_by_loop(&run, in_image(&x, x.first), in_image(&y, y.first));
+    tried++;
+    kernels->add[trial.dtype](&run);
+    kernels->stream_end();
+    compare(&y, trial.dtype, "the result");
+    if (!trial.in_place) compare(&x, trial.dtype, "the input");
+}
+
+static void try_adds(const struct pe_kernels *kernels, struct source *s) {
+    trial = (struct trial){.level = trial.level, .kernel = "add"};
+    for (unsigned which = 0; which < PE_DTYPES * PLACES; which++) {
+        trial.dtype = (enum pe_dtype)(which % PE_DTYPES);
+        trial.place = (enum place)(which / PE_DTYPES);
+        for (trial.pairs = 0; trial.pairs <= most_pairs; trial.pairs++)
+            for (unsigned how = 0; how < 8; how++) {
+                trial.in_place = how & 1, trial.one_table_row = how & 2, trial.stream = how & 4;
+                trial.scale = one_in(s, 2) ? 1 : 8 * draw_unit(s) - 4;
+                trial.values = (enum values)draw(s, VALUES);
+                draw_layout(s, pe_itemsize(trial.dtype));
+                try_add(kernels, s);
+            }
+    }
+}
+
+static void try_zips(const struct pe_kernels *kernels, struct source *s) {
+    trial = (struct trial){.level = trial.level, .kernel = "zip4", .rows = 1};
+    for (unsigned which = 0; which < PLACES * (most_pairs + 1); which++) {
+        size_t n = which / PLACES;
+        trial.place = (enum place)(which % PLACES), trial.pairs = n, trial.shift = draw(s, 16);
+        struct rows x = lay_out(0, 1, 4 * n, 4, false), y = lay_out(1, 1, 4 * n, 4, false);
+        struct rows both = lay_out(2, 1, 8 * n, 4, false);
+        clear(&both), keep(&both);
+        fill(s, x.from, n, PE_F32, ANY), fill(s, y.from, n, PE_F32, ANY);
+        char *wanted = in_image(&both, both.from);
+        for (size_t i = 0; i < n; i++) memcpy(wanted + 8 * i, x.from + 4 * i, 4);
+        for (size_t i = 0; i < n; i++) memcpy(wanted + 8 * i + 4, y.from + 4 * i, 4);
+        tried++;
+        kernels->zip4((const float *)x.from, (const float *)y.from, (float *)both.from, n);
+        compare(&both, PE_F32, "the result");
+    }
+}
+
+/* fixed results, summed up apart from the other kernels' */
+static uint64_t hash_adds(const struct pe_kernels *kernels) {
+    static const size_t widths[] = {1, 7, 16, 64, 129};
+    struct source s = {.state = 20170612};
+    uint64_t hash = hash_start;
+    for (unsigned which = 0; which < PE_DTYPES * 5 * 4; which++) {
+        enum pe_dtype dtype = (enum pe_dtype)(which % PE_DTYPES);
+        size_t n = widths[which / PE_DTYPES % 5], size = pe_itemsize(dtype), table_size = dtype == PE_F64 ? 8 : 4;
+        char *x = memory[0].begin, *table = memory[2].begin;
+        fill(&s, x, 2 * n, dtype, which / PE_DTYPES / 5 % 2 ? FINITE : UNIT);
+        fill(&s, table, 2 * n, dtype == PE_F64 ? PE_F64 : PE_F32, UNIT);
+        struct pe_add run = {.x = x,
+                             .y = x,
+                             .x_step = (ptrdiff_t)(n * size),
+                             .y_step = (ptrdiff_t)(n * size),
+                             .table = table,
+                             .table_step = (ptrdiff_t)(n * table_size),
+                             .scale = which / PE_DTYPES / 10 ? 0.3 : 1,
+                             .rows = 2,
+                             .n = n};
+        kernels->add[dtype](&run);
+        hash = hash_elements(hash, x, 2 * n, dtype);
+    }
+    return hash;
+}
+
+#endif
