@@ -22,7 +22,12 @@ from conftest import SEED
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = ("checkasm", "core_test")
 #: These change with the numbers that posenc makes, and with what the programs draw.
-HASHES = {"kernels": "b94033a04e1edbd5", "add": "9628beae04bf5f2f", "core": "c0dd3f8f303ab7be"}
+HASHES = {
+    "kernels": "b94033a04e1edbd5",
+    "add": "9628beae04bf5f2f",
+    "relative": "88ca56b084026c95",
+    "core": "c0dd3f8f303ab7be",
+}
 #: The same code that the native build runs, and what else is needed to run it elsewhere.
 ARM64 = ("gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross", "qemu-user-static")
 #: For slow runs: every tail of every vector comes up below this many pairs.

@@ -4,6 +4,7 @@
  *     PE_E    element name: f32, f64 or f16       PE_T   its storage type
  *     PE_V    prefix of the vector operations: f or d     PE_VEC  the vector type     PE_LANES  its lanes
  *     PE_RE   element name of the tables          PE_R   their type
+ *     PE_WEIGH   1 for a type that sums are kept in (undefined again here)
  * and has defined PE_FN and PE_KERNEL (function attributes of the ISA) and, for each element e and prefix v:
  *     ld_e(p)  ldn_e(p, n)  st_e(p, x)  stn_e(p, x, n)     whole vectors, or their first n < lanes elements
  *     sts_e(p, x)       an aligned store past the caches
@@ -31,6 +32,10 @@ PE_FN void PE_NAME(store)(PE_T *p, PE_VEC v, size_t n, int stream) {
 
 #include "add.inc.h"
 #include "rotate.inc.h"
+#ifdef PE_WEIGH
+#include "weigh.inc.h"
+#undef PE_WEIGH
+#endif
 
 #undef PE_OP
 #undef PE_NAME

@@ -93,6 +93,47 @@ struct pe_sincos {
 };
 typedef void pe_sincos_kernel(const struct pe_sincos *rows);
 
+/* Entries of a row picked by an index: y[c] = table[index[c] - least].
+ *
+ * Neighbouring indices differ by at most one, and all go up or all go down. columns is a multiple of PE_BLOCK, and
+ * PE_BLOCK - 1 entries behind the last one picked can be read. */
+enum { PE_BLOCK = 16 };
+struct pe_pick {
+    const float *table;
+    const int32_t *index;
+    int32_t least;
+    float *y;
+    size_t columns;
+};
+
+/* The same by columns: y[r][c] += table_c[index[r - c] - index[-c]], so table_c begins at what row 0 picks.
+ *
+ * The index does not go down, and goes up by at most one. rows and columns are multiples of PE_BLOCK, and PE_BLOCK - 1
+ * entries behind the last one picked can be read. Steps are elements from one row of y, one table, to the next. */
+struct pe_pick_columns {
+    const float *table;
+    ptrdiff_t table_step;
+    const int32_t *index;
+    float *y;
+    ptrdiff_t y_step;
+    size_t rows, columns;
+};
+
+/* y[i] = y[i] + a[0]*b[0][i] + a[a_step]*b[b_step + i] + .., i < n, in this order, `count` products each rounded before
+ * its sum. Steps are elements. y overlaps neither a nor b. */
+struct pe_weigh_f32 {
+    float *y;
+    const float *a, *b;
+    ptrdiff_t a_step, b_step;
+    size_t n, count;
+};
+struct pe_weigh_f64 {
+    double *y;
+    const double *a, *b;
+    ptrdiff_t a_step, b_step;
+    size_t n, count;
+};
+
 struct pe_kernels {
     const char *name;
     pe_rotate_kernel *half[PE_DTYPES];
@@ -104,6 +145,12 @@ struct pe_kernels {
     void (*unzip4)(const float *x, float *y, size_t n);
     /* both[2i] = x[i], both[2i + 1] = y[i], i < n; no overlap */
     void (*zip4)(const float *x, const float *y, float *both, size_t n);
+    void (*pick)(const struct pe_pick *job);
+    void (*pick_columns)(const struct pe_pick_columns *job);
+    void (*weigh_f32)(const struct pe_weigh_f32 *job);
+    void (*weigh_f64)(const struct pe_weigh_f64 *job);
+    /* y[c][r] = x[r][c]; rows and columns are multiples of PE_BLOCK, steps are elements; no overlap */
+    void (*transpose)(const float *x, ptrdiff_t x_step, float *y, ptrdiff_t y_step, size_t rows, size_t columns);
     /* copy past the caches where the ISA can; no overlap. stream_end orders the stores before what follows. */
     void (*stream)(char *y, const char *x, size_t bytes);
     void (*stream_end)(void);

@@ -89,6 +89,24 @@ PE_FN void f_zip(F even, F odd, F *x, F *y) {
     *y = vzip2q_f32(even, odd);
 }
 
+PE_FN int32_t smaller(int32_t a, int32_t b) {
+    return a < b ? a : b;
+}
+PE_FN F f_window(const float *t, const int32_t *index, int32_t least) {
+    int32_t from = smaller(index[0], index[FL - 1]);
+    uint32x4_t lane = vreinterpretq_u32_s32(vsubq_s32(vld1q_s32(index), vdupq_n_s32(from)));
+    uint32x4_t bytes = vmlaq_n_u32(vdupq_n_u32(0x03020100), lane, 0x04040404);
+    uint8x16_t window = vreinterpretq_u8_f32(vld1q_f32(t + (from - least)));
+    return vreinterpretq_f32_u8(vqtbl1q_u8(window, vreinterpretq_u8_u32(bytes)));
+}
+PE_FN void f_transpose(F *v) {
+    float32x4x2_t a = vtrnq_f32(v[0], v[1]), b = vtrnq_f32(v[2], v[3]);
+    v[0] = vcombine_f32(vget_low_f32(a.val[0]), vget_low_f32(b.val[0]));
+    v[1] = vcombine_f32(vget_low_f32(a.val[1]), vget_low_f32(b.val[1]));
+    v[2] = vcombine_f32(vget_high_f32(a.val[0]), vget_high_f32(b.val[0]));
+    v[3] = vcombine_f32(vget_high_f32(a.val[1]), vget_high_f32(b.val[1]));
+}
+
 PE_FN W w_load(const uint16_t *p) {
     return vreinterpretq_u32_u16(vld1q_u16(p));
 }

@@ -108,6 +108,18 @@ PE_FN void f_zip(F even, F odd, F *x, F *y) {
     }
 }
 
+PE_FN F f_window(const float *t, const int32_t *index, int32_t least) {
+    F r;
+    LANES(FL, t[index[i] - least]);
+}
+PE_FN void f_transpose(F *v) {
+    for (size_t i = 0; i < FL; i++)
+        for (size_t j = i + 1; j < FL; j++) {
+            float x = v[i].v[j];
+            v[i].v[j] = v[j].v[i], v[j].v[i] = x;
+        }
+}
+
 PE_FN W w_loadn(const uint16_t *p, size_t n) {
     W r = {{0}};
     LANES(n, p[i]);

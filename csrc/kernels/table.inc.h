@@ -10,6 +10,7 @@
 #define PE_LANES FL
 #define PE_RE    f32
 #define PE_R     float
+#define PE_WEIGH 1
 #include "element.inc.h"
 
 #define PE_E     f64
@@ -19,6 +20,7 @@
 #define PE_LANES DL
 #define PE_RE    f64
 #define PE_R     double
+#define PE_WEIGH 1
 #include "element.inc.h"
 
 #define PE_E     f16
@@ -33,6 +35,7 @@
 #include "rotate_bf16.inc.h"
 
 #include "add_bf16.inc.h"
+#include "relative.inc.h"
 #include "sincos.inc.h"
 
 PE_KERNEL void unzip4(const float *x, float *y, size_t n) {
@@ -70,6 +73,11 @@ const struct pe_kernels PE_KERNELS = {
     .sincos_f64 = sincos_f64,
     .unzip4 = unzip4,
     .zip4 = zip4,
+    .pick = pick,
+    .pick_columns = pick_columns,
+    .weigh_f32 = weigh_f32,
+    .weigh_f64 = weigh_f64,
+    .transpose = transpose,
     .stream = stream,
     .stream_end = stream_end,
 };

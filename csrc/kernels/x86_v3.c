@@ -100,6 +100,32 @@ PE_FN void f_zip(F even, F odd, F *x, F *y) {
     *y = _mm256_permute2f128_ps(low, high, 0x31);
 }
 
+PE_FN int32_t smaller(int32_t a, int32_t b) {
+    return a < b ? a : b;
+}
+PE_FN F f_window(const float *t, const int32_t *index, int32_t least) {
+    int32_t from = smaller(index[0], index[FL - 1]);
+    __m256i lane = _mm256_sub_epi32(_mm256_loadu_si256((const __m256i *)index), _mm256_set1_epi32(from));
+    return _mm256_permutevar8x32_ps(_mm256_loadu_ps(t + (from - least)), lane);
+}
+PE_FN void f_transpose(F *v) {
+    F a[FL], b[FL];
+    for (int i = 0; i < FL; i += 2) {
+        a[i] = _mm256_unpacklo_ps(v[i], v[i + 1]);
+        a[i + 1] = _mm256_unpackhi_ps(v[i], v[i + 1]);
+    }
+    for (int i = 0; i < FL; i += 4) {
+        b[i] = _mm256_shuffle_ps(a[i], a[i + 2], 0x44);
+        b[i + 1] = _mm256_shuffle_ps(a[i], a[i + 2], 0xee);
+        b[i + 2] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0x44);
+        b[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0xee);
+    }
+    for (int i = 0; i < 4; i++) {
+        v[i] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
+        v[i + 4] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
+    }
+}
+
 PE_FN W w_load(const uint16_t *p) {
     return _mm256_loadu_si256((const __m256i *)p);
 }

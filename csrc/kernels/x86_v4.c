@@ -97,6 +97,36 @@ PE_FN void f_zip(F even, F odd, F *x, F *y) {
     *y = _mm512_permutex2var_ps(even, _mm512_add_epi32(first_half, _mm512_set1_epi32(8)), odd);
 }
 
+PE_FN int32_t smaller(int32_t a, int32_t b) {
+    return a < b ? a : b;
+}
+PE_FN F f_window(const float *t, const int32_t *index, int32_t least) {
+    int32_t from = smaller(index[0], index[FL - 1]);
+    __m512i lane = _mm512_sub_epi32(_mm512_loadu_si512(index), _mm512_set1_epi32(from));
+    return _mm512_permutexvar_ps(lane, _mm512_loadu_ps(t + (from - least)));
+}
+PE_FN void f_transpose(F *v) { /* within lanes of four first, then the lanes */
+    F a[FL], b[FL];
+    for (int i = 0; i < FL; i += 2) {
+        a[i] = _mm512_unpacklo_ps(v[i], v[i + 1]);
+        a[i + 1] = _mm512_unpackhi_ps(v[i], v[i + 1]);
+    }
+    for (int i = 0; i < FL; i += 4) {
+        b[i] = _mm512_shuffle_ps(a[i], a[i + 2], 0x44);
+        b[i + 1] = _mm512_shuffle_ps(a[i], a[i + 2], 0xee);
+        b[i + 2] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0x44);
+        b[i + 3] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0xee);
+    }
+    for (int i = 0; i < 4; i++) {
+        F low = _mm512_shuffle_f32x4(b[i], b[i + 4], 0x88), high = _mm512_shuffle_f32x4(b[i + 8], b[i + 12], 0x88);
+        v[i] = _mm512_shuffle_f32x4(low, high, 0x88);
+        v[i + 8] = _mm512_shuffle_f32x4(low, high, 0xdd);
+        low = _mm512_shuffle_f32x4(b[i], b[i + 4], 0xdd), high = _mm512_shuffle_f32x4(b[i + 8], b[i + 12], 0xdd);
+        v[i + 4] = _mm512_shuffle_f32x4(low, high, 0x88);
+        v[i + 12] = _mm512_shuffle_f32x4(low, high, 0xdd);
+    }
+}
+
 PE_FN W w_load(const uint16_t *p) {
     return _mm512_loadu_si512(p);
 }

@@ -1,0 +1,170 @@
+/* The kernels of relative attention, tried as checkasm.c tries the others: included there, after its helpers.
+ *
+ * What is picked must be the very entries; a weighted sum must equal the loop that adds one product after the other.
+ */
+#ifndef POSENC_TESTS_CHECKASM_RELATIVE_H
+#define POSENC_TESTS_CHECKASM_RELATIVE_H
+
+enum { MOST_PICKED = 96 };
+
+/* n numbers that go up, or all down, by at most one */
+static void draw_index(struct source *s, int32_t *index, size_t n, bool down) {
+    int32_t at = (int32_t)draw(s, 200) + (down ? (int32_t)n : 0);
+    size_t steps = 1 + draw(s, 4);
+    for (size_t i = 0; i < n; i++) {
+        index[i] = at;
+        if (draw(s, steps) == 0) at += down ? -1 : 1;
+    }
+}
+
+static void try_pick(const struct pe_kernels *kernels, struct source *s) {
+    static int32_t index[MOST_PICKED];
+    trial.kernel = "pick";
+    size_t n = trial.pairs;
+    draw_index(s, index, n, one_in(s, 2));
+    int32_t least = index[0] < index[n - 1] ? index[0] : index[n - 1];
+    int32_t most = index[0] + index[n - 1] - least;
+    size_t readable = (size_t)(most - least) + PE_BLOCK;
+    struct rows table = lay_out(0, 1, 4 * readable, 4, false), y = lay_out(1, 1, 4 * n, 4, false);
+    clear(&y), keep(&y);
+    fill(s, table.from, readable, PE_F32, trial.values);
+    for (size_t c = 0; c < n; c++) memcpy(in_image(&y, y.from) + 4 * c, table.from + 4 * (index[c] - least), 4);
+    struct pe_pick job = {(const float *)(void *)table.from, index, least, (float *)(void *)y.from, n};
+    tried++;
+    kernels->pick(&job);
+    compare(&y, PE_F32, "the result");
+}
+
+static void try_pick_columns(const struct pe_kernels *kernels, struct source *s) {
+    static int32_t indices[2 * MOST_PICKED];
+    trial.kernel = "pick_columns";
+    size_t columns = trial.pairs, rows = PE_BLOCK * (1 + draw(s, 3));
+    draw_index(s, indices, rows + columns, false);
+    const int32_t *index = indices + columns - 1; /* of row 0 and column 0 */
+    size_t readable = rows - 1 + PE_BLOCK, step = readable + trial.padding;
+    struct rows table = lay_out(0, 1, 4 * ((columns - 1) * step + readable), 4, false);
+    trial.rows = rows;
+    struct rows y = lay_out(1, rows, 4 * columns, 4, false);
+    clear(&y);
+    fill(s, table.from, table.bytes / 4, PE_F32, trial.values), fill(s, y.from, y.bytes / 4, PE_F32, trial.values);
+    keep(&y);
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = 0; c < columns; c++) {
+            ptrdiff_t at = (ptrdiff_t)(c * step) + index[(ptrdiff_t)r - (ptrdiff_t)c] - index[-(ptrdiff_t)c];
+            char *sum = in_image(&y, y.first) + (ptrdiff_t)r * y.step + (ptrdiff_t)(4 * c);
+            float a = widen(sum, PE_F32), b = widen(table.from + 4 * at, PE_F32);
+            store_bits(sum, 4, narrow(a + b, PE_F32));
+        }
+    struct pe_pick_columns job = {.table = (const float *)(void *)table.from,
+                                  .table_step = (ptrdiff_t)step,
+                                  .index = index,
+                                  .y = (float *)(void *)y.first,
+                                  .y_step = y.step / 4,
+                                  .rows = rows,
+                                  .columns = columns};
+    tried++;
+    kernels->pick_columns(&job);
+    compare(&y, PE_F32, "the result");
+}
+
+static void try_transpose(const struct pe_kernels *kernels, struct source *s) {
+    trial.kernel = "transpose";
+    size_t columns = trial.pairs, rows = PE_BLOCK * (1 + draw(s, 3));
+    trial.rows = rows;
+    struct rows x = lay_out(0, rows, 4 * columns, 4, false);
+    trial.rows = columns;
+    struct rows y = lay_out(1, columns, 4 * rows, 4, false);
+    clear(&y), keep(&y);
+    fill(s, x.from, x.bytes / 4, PE_F32, ANY);
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = 0; c < columns; c++)
+            memcpy(in_image(&y, y.first) + (ptrdiff_t)c * y.step + (ptrdiff_t)(4 * r),
+                   x.first + (ptrdiff_t)r * x.step + (ptrdiff_t)(4 * c), 4);
+    tried++;
+    kernels->transpose((const float *)(void *)x.first, x.step / 4, (float *)(void *)y.first, y.step / 4, rows, columns);
+    compare(&y, PE_F32, "the result");
+}
+
+static void try_weigh(const struct pe_kernels *kernels, struct source *s) {
+    bool wide = trial.dtype == PE_F64;
+    trial.kernel = wide ? "weigh_f64" : "weigh_f32";
+    size_t size = wide ? 8 : 4, n = trial.pairs, count = draw(s, 6), a_step = 1 + draw(s, 3);
+    struct rows a = lay_out(0, count ? 1 : 0, size * ((count ? count - 1 : 0) * a_step + 1), size, false);
+    struct rows b = lay_out(1, count, size * n, size, false), y = lay_out(2, 1, size * n, size, false);
+    clear(&y);
+    fill(s, a.from, a.bytes / size, trial.dtype, trial.values), fill(s, b.from, b.bytes / size, trial.dtype, UNIT);
+    fill(s, y.from, n, trial.dtype, trial.values);
+    keep(&y);
+    for (size_t k = 0; k < count; k++)
+        for (size_t i = 0; i < n; i++) {
+            char *sum = in_image(&y, y.from) + i * size;
+            const char *weight = a.from + k * a_step * size, *entry = b.first + (ptrdiff_t)k * b.step + i * size;
+            if (wide) {
+                double p, q, r;
+                memcpy(&p, sum, 8), memcpy(&q, weight, 8), memcpy(&r, entry, 8);
+                double product = q * r, next = p + product;
+                store_bits(sum, 8, load_bits(&next, 8));
+            } else {
+                float product = widen(weight, PE_F32) * widen(entry, PE_F32);
+                store_bits(sum, 4, narrow(widen(sum, PE_F32) + product, PE_F32));
+            }
+        }
+    void *pa = a.from, *pb = b.first, *py = y.from;
+    ptrdiff_t b_step = b.step / (ptrdiff_t)size;
+    struct pe_weigh_f32 narrow_job = {py, pa, pb, (ptrdiff_t)a_step, b_step, n, count};
+    struct pe_weigh_f64 wide_job = {py, pa, pb, (ptrdiff_t)a_step, b_step, n, count};
+    tried++;
+    if (wide)
+        kernels->weigh_f64(&wide_job);
+    else
+        kernels->weigh_f32(&narrow_job);
+    compare(&y, trial.dtype, "the result");
+}
+
+static void try_relative(const struct pe_kernels *kernels, struct source *s) {
+    trial = (struct trial){.level = trial.level};
+    for (unsigned which = 0; which < PLACES * 300; which++) {
+        trial.place = (enum place)(which % PLACES);
+        trial.dtype = PE_F32, trial.values = (enum values)draw(s, VALUES);
+        draw_layout(s, 4);
+        trial.rows = 1, trial.backwards = false;
+        trial.pairs = PE_BLOCK * (1 + draw(s, MOST_PICKED / PE_BLOCK - 2));
+        try_pick(kernels, s);
+        try_pick_columns(kernels, s);
+        try_transpose(kernels, s);
+    }
+    for (unsigned which = 0; which < 2 * PLACES * (most_pairs + 1); which++) {
+        trial.place = (enum place)(which / 2 % PLACES);
+        trial.dtype = which % 2 ? PE_F64 : PE_F32, trial.values = (enum values)draw(s, VALUES);
+        draw_layout(s, 8);
+        trial.pairs = which / 2 / PLACES;
+        try_weigh(kernels, s);
+    }
+}
+
+/* fixed results, summed up apart from the other kernels' */
+static uint64_t hash_relative(const struct pe_kernels *kernels) {
+    static int32_t indices[2 * MOST_PICKED];
+    struct source s = {.state = 20060304};
+    uint64_t hash = hash_start;
+    for (size_t n = PE_BLOCK; n <= 64; n += PE_BLOCK) {
+        float *table = (float *)(void *)memory[0].begin, *y = (float *)(void *)memory[1].begin;
+        fill(&s, table, 64 * 64, PE_F32, UNIT), fill(&s, y, 64 * 64, PE_F32, UNIT);
+        draw_index(&s, indices, 32 + n, false);
+        struct pe_pick row = {table, indices, indices[0], y, n};
+        kernels->pick(&row);
+        struct pe_pick_columns columns = {table, 64, indices + n - 1, y, 64, 32, n};
+        kernels->pick_columns(&columns);
+        struct pe_weigh_f32 narrow_job = {y, table, table + 512, 3, 64, 50, n - 9};
+        kernels->weigh_f32(&narrow_job);
+        hash = hash_elements(hash, y, 64 * 64, PE_F32);
+        fill(&s, memory[2].begin, 2048, PE_F64, UNIT);
+        double *wide = (double *)(void *)memory[2].begin;
+        struct pe_weigh_f64 wide_job = {wide, wide + 100, wide + 200, 2, 20, 19, n - 9};
+        kernels->weigh_f64(&wide_job);
+        hash = hash_elements(hash, wide, 2048, PE_F64);
+    }
+    return hash;
+}
+
+#endif
