@@ -116,6 +116,38 @@ def apply_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[[
     return right, wrong
 
 
+def gradient_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[[], object]]]:
+    total, places = np.zeros(4), np.zeros((1, 1, 4))
+    cos, sin = np.zeros((4, 4)), np.zeros((4, 4), np.float32)
+
+    def rotate(x: Any, grad: Any, *wanted: Any, rows: Any = None) -> object:
+        return _core.rotate_gradient(w.spec, x, grad, rows, 0, -2, *wanted, 2**40)
+
+    def table(x: Any, grad: Any, *wanted: Any) -> object:
+        return _core.table_gradient(x, grad, *wanted, -2, 0, 0, False, 2**40)
+
+    right = [
+        lambda: rotate(w.x, w.x, total, places),
+        lambda: rotate(w.brain, w.brain, total, None, rows=w.narrow),
+        lambda: _core.rotate_gradient(w.spec, w.x, w.x, None, 0, -2, total, None, 0),
+        lambda: table(w.x, w.y, cos, sin),
+    ]
+    wrong = [
+        lambda: rotate(w.integers, w.x, total, None),
+        lambda: rotate(w.x, w.offsets, total, None),
+        lambda: rotate(w.x, w.k, total, None),
+        lambda: rotate(w.x, w.x, w.half, None),
+        lambda: rotate(w.x, w.x, total, w.read_only),
+        lambda: rotate(w.x, w.x, total, None, rows=w.few),
+        lambda: rotate(w.x, w.x, total, None, rows=w.bad),
+        lambda: table(w.x, w.x, cos, cos),
+        lambda: table(w.x, w.x, w.offsets, cos),
+        lambda: table(w.x, w.x, cos[:3], sin),
+        lambda: _core.table_gradient(w.x),
+    ]
+    return right, wrong
+
+
 def table_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[[], object]]]:
     right = [
         lambda: w.table(4),
@@ -184,7 +216,7 @@ def assert_no_leak(calls: list[Callable[[], object]], watched: Watched, count: i
     assert abs(sys.getrefcount(None) - nones) < LEAK_SLACK
 
 
-@pytest.mark.parametrize("make", [rotate_calls, apply_calls, table_calls, other_calls])
+@pytest.mark.parametrize("make", [rotate_calls, apply_calls, gradient_calls, table_calls, other_calls])
 @pytest.mark.parametrize("fails", [False, True], ids=["success", "error"])
 def test_no_leaks(make: Callable[[Watched], tuple[list[Any], list[Any]]], fails: bool) -> None:
     """Every function of the extension, on every path that returns and every path that raises."""

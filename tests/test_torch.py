@@ -220,7 +220,7 @@ def test_tables_into_tensors() -> None:
 
 # ---- autograd ----
 
-GRAD = "requires grad, which this call would not record; pass its .detach()"
+GRAD = "requires grad, which this call would not record; use posenc.torch, or pass its .detach()"
 
 
 def test_gradients_are_refused(rng: np.random.Generator) -> None:

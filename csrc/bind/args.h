@@ -129,6 +129,8 @@ enum { PE_RELEASE_BYTES = 1 << 20, PE_STREAM_BYTES = 32 << 20 };
 /* the functions of the module */
 PyObject *pe_py_rotate(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_apply(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *pe_py_rotate_gradient(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *pe_py_table_gradient(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_table(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_spec(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_inv_freq(PyObject *module, PyObject *const *args, Py_ssize_t n);

@@ -94,6 +94,7 @@ typedef struct {
     bool per_batch;      /* rows differ between batch rows */
 } pe_rows;
 
+double pe_position(const pe_positions *positions, int axis, size_t batch, size_t j);
 /* Set `fastest` from inv_freq and axis_of_freq. */
 void pe_frequencies_seal(pe_frequencies *freq);
 
@@ -152,5 +153,24 @@ typedef struct {
 
 enum pe_status pe_rotate(const struct pe_kernels *kernels, const pe_rotation *how, const pe_rows *rows,
                          const pe_operand *operands, int n_operands, pe_poll *poll, void *context);
+
+/* ---- gradient.c ---- */
+
+/* What a rotation's numbers had to do with a loss. x is what was rotated and grad the gradient of what came out, of the
+ * same shape and dtype; every product and sum is float64. What is wanted is added to, so that calls on parts add up.
+ *
+ * For a pair (a, b) of x and (u, v) of grad the gradient of its cosine is a*u + b*v and that of its sine a*v - b*u; of its
+ * angle, -sin times the first plus cos times the second. */
+typedef struct {
+    const pe_view *x, *grad;
+    const pe_view *cos,
+        *sin;         /* of a table's rows, (batch or 1, seq, pairs) float32 or float64, rounded once; or NULL */
+    double *inv_freq; /* (pairs,), or NULL */
+    const pe_view *positions; /* (axes, batch or 1, seq) float64, or NULL */
+} pe_gradient;
+
+/* rows.freq is set where inv_freq or positions are wanted, and rows.dtype is then PE_F64, whatever x is. */
+enum pe_status pe_rotate_gradient(const struct pe_kernels *kernels, const pe_rotation *how, const pe_rows *rows,
+                                  const pe_gradient *wanted, pe_poll *poll, void *context);
 
 #endif

@@ -44,7 +44,7 @@ static int64_t int_position(const pe_positions *p, int axis, size_t batch, size_
     return p->kind == PE_RANGE ? value + (int64_t)j : value;
 }
 
-static double position(const pe_positions *p, int axis, size_t batch, size_t j) {
+double pe_position(const pe_positions *p, int axis, size_t batch, size_t j) {
     if (p->kind == PE_FLOAT64) return *(const double *)position_address(p, axis, batch, j);
     return (double)int_position(p, axis, batch, j);
 }
@@ -89,7 +89,7 @@ static enum pe_status check_angles(const struct check *check, int axis, size_t b
     }
     double largest = 0;
     for (; n > 0; n--, j++) {
-        double p = fabs(position(check->positions, axis, batch, j));
+        double p = fabs(pe_position(check->positions, axis, batch, j));
         largest = p <= largest ? largest : p; /* a NaN stays */
         if (!(largest * check->fastest < limit)) return PE_POSITION;
     }
@@ -165,7 +165,7 @@ static void make_rows(const struct pe_kernels *kernels, const pe_frequencies *fr
     pe_sincos_kernel *kernel = wide ? kernels->sincos_f64 : kernels->sincos_f32;
     if (freq->axis_of_freq == NULL) {
         for (size_t row = 0; row < n; row++) {
-            double p = position(positions, 0, batch, j + row);
+            double p = pe_position(positions, 0, batch, j + row);
             at[row] = freq->as_float32 ? (double)(float)p : p;
         }
         kernel(&job);
@@ -174,7 +174,7 @@ static void make_rows(const struct pe_kernels *kernels, const pe_frequencies *fr
     job.each = each, job.rows = 1;
     for (size_t row = 0; row < n; row++) {
         for (size_t i = 0; i < count; i++) {
-            double p = position(positions, freq->axis_of_freq[first + i], batch, j + row);
+            double p = pe_position(positions, freq->axis_of_freq[first + i], batch, j + row);
             each[i] = freq->as_float32 ? (double)(float)p : p;
         }
         kernel(&job);

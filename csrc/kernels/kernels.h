@@ -134,6 +134,22 @@ struct pe_weigh_f64 {
     size_t n, count;
 };
 
+/* Products of the pairs (a, b) of x and (u, v) of g, summed in float64 over whoever shares the sums.
+ *
+ *     straight += a*u, b*v      crossed += b*u, a*v      each product rounded before the sum
+ *
+ * In `half` order (gap set, bytes between the members of a pair, the same in x and g): the sums of all first products,
+ * `pairs` of them, then those of the second ones. Interleaved (gap zero): the two of a pair side by side. A step of zero
+ * adds all rows to the same sums, in order. Nothing overlaps. */
+struct pe_products {
+    const char *x, *g;
+    ptrdiff_t x_step, g_step, gap; /* bytes */
+    double *straight, *crossed;    /* (rows, 2*pairs) */
+    ptrdiff_t sum_step;            /* bytes, of both */
+    size_t rows, pairs;
+};
+typedef void pe_products_kernel(const struct pe_products *run);
+
 struct pe_kernels {
     const char *name;
     pe_rotate_kernel *half[PE_DTYPES];
@@ -141,6 +157,10 @@ struct pe_kernels {
     pe_add_kernel *add[PE_DTYPES];
     pe_sincos_kernel *sincos_f32; /* writes float32 */
     pe_sincos_kernel *sincos_f64; /* writes float64 */
+    pe_products_kernel *products_f32, *products_f64;
+    /* y = x as float32; no overlap */
+    void (*widen_f16)(const uint16_t *x, float *y, size_t n);
+    void (*widen_bf16)(const uint16_t *x, float *y, size_t n);
     /* y[0 .. (n+1)/2) = even elements of x, y[(n+1)/2 .. n) = odd ones; elements of 4 bytes, no overlap */
     void (*unzip4)(const float *x, float *y, size_t n);
     /* both[2i] = x[i], both[2i + 1] = y[i], i < n; no overlap */

@@ -37,6 +37,7 @@
 #include "add_bf16.inc.h"
 #include "relative.inc.h"
 #include "sincos.inc.h"
+#include "gradient.inc.h"
 
 PE_KERNEL void unzip4(const float *x, float *y, size_t n) {
     float *evens = y, *odds = y + (n + 1) / 2;
@@ -71,6 +72,10 @@ const struct pe_kernels PE_KERNELS = {
     .add = {[PE_F32] = add_f32, [PE_F64] = add_f64, [PE_F16] = add_f16, [PE_BF16] = add_bf16},
     .sincos_f32 = sincos_f32,
     .sincos_f64 = sincos_f64,
+    .products_f32 = products_f32,
+    .products_f64 = products_f64,
+    .widen_f16 = widen_f16,
+    .widen_bf16 = widen_bf16,
     .unzip4 = unzip4,
     .zip4 = zip4,
     .pick = pick,

@@ -32,6 +32,30 @@ def apply(
     stream: bool,
     /,
 ) -> Any: ...
+def rotate_gradient(
+    spec: _Spec,
+    x: Any,
+    grad: Any,
+    positions: Any,
+    offset: Any,
+    seq_axis: Any,
+    inv_freq: Any,
+    positions_gradient: Any,
+    defer_above: int,
+    /,
+) -> int | None: ...
+def table_gradient(
+    x: Any,
+    grad: Any,
+    cos: Any,
+    sin: Any,
+    seq_axis: Any,
+    layout: int,
+    rotary_offset: int,
+    conjugate: bool,
+    defer_above: int,
+    /,
+) -> int | None: ...
 def table(spec: _Spec, positions: Any, float64: bool, out: Any, defer_above: int, stream: bool, /) -> Any: ...
 def spec(
     inv_freq: npt.NDArray[np.float64],

@@ -95,3 +95,55 @@ def rotate(
     """Rotate x by positions; with inverse, undo it."""
     cos, sin = table(positions, frequencies, axis_of_freq, 1 / scale if inverse else scale)
     return apply(x, cos, -sin if inverse else sin, layout, rotary_offset, seq_axis, inverse)
+
+
+def transposed(grad: Array, cos: Array, sin: Array, layout: str, rotary_offset: int = 0, seq_axis: int = -2) -> Array:
+    """Return the gradient of x where `grad` is that of apply(x, cos, sin, layout, ..)."""
+    return apply(grad, cos, -np.asarray(sin), layout, rotary_offset, seq_axis, inverse=True)
+
+
+def table_gradients(
+    x: Array,
+    grad: Array,
+    pairs: int,
+    layout: str,
+    *,
+    rotary_offset: int = 0,
+    seq_axis: int = -2,
+    per_batch: bool = False,
+) -> tuple[Array, Array]:
+    """Return the gradients of cos and sin, (seq, pairs), or (batch, seq, pairs) with per_batch."""
+    parts = []
+    writes = "half" if layout == "interleaved_to_half" else layout
+    for array, order in ((x, layout), (grad, writes)):
+        wide = np.asarray(array, np.float64)[..., rotary_offset : rotary_offset + 2 * pairs]
+        if wide.shape[-1] < 2 * pairs:
+            wide = np.concatenate([wide, np.zeros_like(wide[..., :1])], -1)
+        parts.append(split_pairs(wide, order))
+    (a, b), (u, v) = parts
+    seq = seq_axis % np.ndim(x)
+    others = tuple(i for i in range(np.ndim(x) - 1) if i != seq and not (per_batch and i == 0))
+    return (a * u + b * v).sum(others), (a * v - b * u).sum(others)
+
+
+def angle_gradients(of_cos: Array, of_sin: Array, cos: Array, sin: Array) -> Array:
+    """Return the gradient of the angles from those of their cosines and sines (cos and sin with their scale)."""
+    return np.asarray(cos * of_sin - sin * of_cos)
+
+
+def frequency_gradient(of_angles: Array, positions: Array, axis_of_freq: Array | None = None) -> Array:
+    """Return the gradient of inv_freq: over all positions, position times that of the angle."""
+    positions = np.asarray(positions, np.float64)
+    pairs = of_angles.shape[-1]
+    axes = np.zeros(pairs, int) if axis_of_freq is None else np.asarray(axis_of_freq)
+    by_axis = positions[None] if axis_of_freq is None else positions
+    return np.array([(by_axis[axes[i]] * of_angles[..., i]).sum() for i in range(pairs)])
+
+
+def position_gradient(of_angles: Array, frequencies: Array, axis_of_freq: Array | None = None) -> Array:
+    """Return the gradient of the positions, with a leading axes axis where axis_of_freq is given."""
+    weighted = of_angles * frequencies
+    if axis_of_freq is None:
+        return np.asarray(weighted.sum(-1))
+    axes = np.asarray(axis_of_freq)
+    return np.stack([weighted[..., axes == axis].sum(-1) for axis in range(axes.max() + 1)])

@@ -171,3 +171,60 @@ def table(spec: Any, axes: int, positions: Any, wide: bool, out: Any, nbytes: in
 
     slices_of(-1, shape[-1], True, nbytes, threads).run(part)
     return out[0], out[1]
+
+
+#: A block of a sum is about so many bytes of its inputs, whatever the number of threads, and so are its bits.
+BLOCK_BYTES = 2 << 20
+
+
+def rotate_gradient(
+    spec: Any,
+    axes: int,
+    x: Any,
+    grad: Any,
+    positions: Any,
+    offset: Any,
+    seq_axis: int,
+    inv_freq: Any,
+    position_gradient: Any,
+    nbytes: int,
+) -> None:
+    """Run `_core.rotate_gradient` block by block; the sums of the blocks are added in order."""
+    source, change = sliceable(x), sliceable(grad)
+    slices = plan([source], seq_axis, nbytes, 1)
+    if (
+        position_gradient is not None and position_gradient.shape[1] == 1
+    ):  # shared by the batch: no two blocks add to one
+        slices = slices._replace(axis=seq_axis % source.ndim, length=source.shape[seq_axis], along_seq=True)
+    slices = slices._replace(threads=runtime.get_num_threads(), parts=max(1, -(-nbytes // BLOCK_BYTES)))
+    sums: dict[int, Any] = {}
+
+    def part(start: int, stop: int) -> None:
+        where, first = cut_positions(positions, offset, axes, slices.along_seq, start, stop)
+        total = None if inv_freq is None else np.zeros_like(inv_freq)
+        target = position_gradient
+        if target is not None:
+            target = cut(target, 2 if slices.along_seq else 1, start, stop)
+        xs = [cut(array, slices.axis, start, stop) for array in (source, change)]
+        _core.rotate_gradient(spec, xs[0], xs[1], where, first, seq_axis, total, target, runtime.NEVER)
+        sums[start] = total
+
+    slices.run(part)
+    for start in sorted(sums) if inv_freq is not None else ():
+        inv_freq += sums[start]
+
+
+def table_gradient(
+    x: Any, grad: Any, tables: tuple[Any, Any], seq_axis: int, how: tuple[int, int, bool], nbytes: int
+) -> None:
+    """Run `_core.table_gradient`, in parts where there are threads for them: along the sequence, for rows add up."""
+    threads = runtime.get_num_threads()
+    source, change, (cos, sin) = sliceable(x), sliceable(grad), map(sliceable, tables)
+    slices = slices_of(seq_axis % source.ndim, source.shape[seq_axis], True, nbytes, threads)
+
+    def part(start: int, stop: int) -> None:
+        xs = [cut(array, slices.axis, start, stop) for array in (source, change)]
+        rows = [cut(table, -2, start, stop) for table in (cos, sin)]
+        _core.table_gradient(xs[0], xs[1], rows[0], rows[1], seq_axis, *how, runtime.NEVER)
+
+    slices.run(part)
