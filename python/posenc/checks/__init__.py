@@ -8,8 +8,13 @@ from typing import Any
 
 #: public name -> the module that has it; each is loaded when it is first asked for
 _WHERE: dict[str, str] = {
+    "Identification": "identification",
     "Line": "_report",
     "Report": "_report",
+    "Mismatch": "mismatch",
+    "explain_mismatch": "mismatch",
+    "identify": "identification",
+    "wrap_hf": "transformers_module",
 }
 
 __all__ = list(_WHERE)

@@ -1,0 +1,368 @@
+"""A right rotation with one thing wrong: what each fault would make of the same input."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from posenc._frequencies import unscaled
+from posenc.checks._pairs import members
+from posenc.checks._rounding import HALVES
+from posenc.checks._spectrum import BASES
+from posenc.rotary import Rope
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float64]
+    Rounding = Callable[[Floats], Floats]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Input, positions and the rotation that should be.
+
+    Attributes
+    ----------
+    x : ndarray of float64, shape (..., seq, head_dim)
+    positions : ndarray, shape (seq,), (batch, seq), or with a leading axes axis
+    rope : posenc.Rope
+        Of fixed length.
+    family : posenc.Rope, optional
+        The Rope that it is the fixed one of, where that depends on the length.
+    """
+
+    x: Floats
+    positions: Floats
+    rope: Rope
+    family: Rope | None = None
+
+    def turned(self, rope: Rope | None = None, positions: Floats | None = None) -> Floats:
+        """Return x rotated; NaN where a position is no number."""
+        rope, where = rope or self.rope, self.positions if positions is None else positions
+        bad = ~np.isfinite(where)
+        result = np.array(rope(self.x, positions=np.where(bad, 0.0, where)))
+        if bad.any():
+            any_axis = bad.any(axis=0) if rope.axes > 1 else bad
+            mask = np.broadcast_to(self.spread(any_axis[..., None]), result.shape).copy()
+            mask[..., : rope.rotary_offset] = mask[..., rope.rotary_offset + rope.rotary_dim :] = False
+            result[mask] = np.nan
+        return result
+
+    def table(self, rope: Rope | None = None, positions: Floats | None = None) -> tuple[Floats, Floats]:
+        """Return cosines and sines that broadcast against the pairs of x."""
+        where = self.positions if positions is None else positions
+        cos, sin = (rope or self.rope).table(where, dtype=np.float64)
+        return self.spread(cos), self.spread(sin)
+
+    def spread(self, rows: Any) -> Any:
+        """Return rows of (seq, n) or (batch, seq, n) with axes of length 1 for the heads."""
+        return rows[:, None] if rows.ndim == 3 and self.x.ndim == 4 else rows
+
+    def by_pairs(self, ins: Any, outs: Any, first: tuple[Any, Any], second: tuple[Any, Any]) -> Floats:
+        """Return x with pairs (a, b) taken to (a c - b s, b c' + a s'), each with its own cosines and sines."""
+        (c, s), (c2, s2) = first, second
+        i, o = np.array(ins), np.array(outs)
+        a, b = self.x[..., i[:, 0]], self.x[..., i[:, 1]]
+        y = self.x.copy()
+        y[..., o[:, 0]], y[..., o[:, 1]] = a * c - b * s, b * c2 + a * s2
+        return y
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A fault, its numbers, and the result of a rotation that has it."""
+
+    fault: str
+    detail: str
+    make: Callable[[], Floats]
+
+
+def variants(sample: Sample) -> Iterator[Variant]:
+    """Yield what could be wrong, the likelier first."""
+    for family in (_of_halves, _of_pairs, _of_elements, _of_positions, _of_lengths, _of_range, _of_frequencies, _of_axes):
+        yield from family(sample)
+
+
+# ---- numbers of 16 bits, and of 32
+
+
+def _of_halves(sample: Sample) -> Iterator[Variant]:
+    rope = sample.rope
+    ins, outs = pairs_of(rope)
+    yield Variant("float32_angles", "", lambda: sample.turned(_changed(rope, precision="float32")))
+    for name, rounded in HALVES.items():
+        yield Variant("half_frequencies", f"inv_freq in {name}", lambda r=rounded: sample.turned(_given(rope, r(rope.inv_freq))))
+        yield Variant("half_positions", f"positions in {name}", lambda r=rounded: sample.turned(None, r(sample.positions)))
+
+        def tables(r: Rounding = rounded) -> Floats:
+            cos, sin = (r(t) for t in sample.table())
+            return sample.by_pairs(ins, outs, (cos, sin), (cos, sin))
+
+        yield Variant("half_tables", f"cos and sin in {name}", tables)
+        yield Variant("half_arithmetic", f"results in {name}", lambda r=rounded: r(sample.turned()))
+        yield Variant(
+            "half_arithmetic",
+            f"input, tables and results in {name}",
+            lambda r=rounded: _all_in(sample, r, ins, outs),
+        )
+
+
+def _all_in(sample: Sample, rounded: Rounding, ins: Any, outs: Any) -> Floats:
+    """x * cos + rotate_half(x) * sin with every step rounded, as eager code of a 16-bit dtype does it."""
+    x, (cos, sin) = rounded(sample.x), (rounded(t) for t in sample.table())
+    i, o = np.array(ins), np.array(outs)
+    a, b, y = x[..., i[:, 0]], x[..., i[:, 1]], x.copy()
+    y[..., o[:, 0]] = rounded(rounded(a * cos) + rounded(-b * sin))
+    y[..., o[:, 1]] = rounded(rounded(b * cos) + rounded(a * sin))
+    return y
+
+
+# ---- which elements
+
+
+def pairs_of(rope: Rope) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Return the pairs of inputs and of outputs."""
+    return members(rope.layout, rope.rotary_offset, rope.rotary_dim)
+
+
+def _of_pairs(sample: Sample) -> Iterator[Variant]:
+    rope = sample.rope
+    if rope.rotary_dim % 2:
+        return
+    first, width = rope.rotary_offset, rope.rotary_dim
+    for name in ("half", "interleaved", "interleaved_to_half", "half_to_interleaved"):
+        if name != rope.layout:
+
+            def laid(name: str = name) -> Floats:
+                table = sample.table()
+                return sample.by_pairs(*members(name, first, width), table, table)
+
+            yield Variant("layout", f"{name}, expected {rope.layout}", laid)
+    kind = "half" if rope.layout == "half" else "interleaved"
+    column = _columns_of_the_other_form(kind, width)
+
+    def mixed() -> Floats:
+        cos, sin = sample.table()
+        (c, s), (c2, s2) = ((cos[..., k], sin[..., k]) for k in column)
+        return sample.by_pairs(*pairs_of(rope), (c, s), (c2, s2))
+
+    form = "repeated (c0 c0 c1 c1)" if kind == "half" else "doubled (c0 c1 c0 c1)"
+    yield Variant("tables_of_other_layout", f"{kind} pairs, {form} table", mixed)
+
+
+def _columns_of_the_other_form(kind: str, width: int) -> tuple[Any, Any]:
+    """Return which frequency turns the first and the second element of each pair where the table has the other form."""
+    ins, _ = members(kind, 0, width)
+    element = np.array(ins)
+    frequency = element // 2 if kind == "half" else element % (width // 2)
+    return frequency[:, 0], frequency[:, 1]
+
+
+def _of_elements(sample: Sample) -> Iterator[Variant]:
+    rope, (ins, outs) = sample.rope, pairs_of(sample.rope)
+    if rope.rotary_dim % 2:
+        return
+
+    def with_table(change: Callable[[Any, Any], tuple[Any, Any, Any, Any]]) -> Callable[[], Floats]:
+        def make() -> Floats:
+            c, s, c2, s2 = change(*sample.table())
+            return sample.by_pairs(ins, outs, (c, s), (c2, s2))
+
+        return make
+
+    factor = rope.attention_factor
+    yield Variant("clockwise", "sin negated", with_table(lambda c, s: (c, -s, c, -s)))
+    yield Variant("swapped_cos_sin", "", with_table(lambda c, s: (s, c, s, c)))
+    yield Variant("missing_minus", "plus in both elements", with_table(lambda c, s: (c, -s, c, s)))
+    yield Variant("missing_minus", "minus in both elements", with_table(lambda c, s: (c, s, c, -s)))
+    yield Variant("overwritten_in_place", "", with_table(lambda c, s: (c, s, c - s * s, c * s)))
+    yield Variant("cosine_only", "", with_table(lambda c, s: (c, 0 * s, c, 0 * s)))
+    yield Variant("not_rotated", "the input comes back", lambda: sample.x.copy())
+    yield Variant("not_rotated", f"the input comes back times {factor:g}", with_table(lambda c, s: (factor, 0, factor, 0)))
+    yield Variant("rotated_twice", "", lambda: sample.turned(_given(rope, 2 * rope.inv_freq, factor * factor)))
+    if factor != 1:
+        for name, other in (("left out", 1.0), ("squared", factor**2), ("divided by", 1 / factor)):
+            detail = f"{name}: {other:g}, expected {factor:g}"
+            yield Variant("attention_factor", detail, lambda m=other: sample.turned(_given(rope, rope.inv_freq, m)))
+
+
+# ---- positions
+
+
+def _of_positions(sample: Sample) -> Iterator[Variant]:
+    rope, where = sample.rope, sample.positions
+    counting = np.broadcast_to(np.arange(where.shape[-1], dtype=np.float64), where.shape)
+    yield Variant("positions_ignored", "0, 1, 2, .. for every call", lambda: sample.turned(None, counting))
+    if sample.x.ndim >= 3 and where.ndim == 1:
+        heads = np.arange(sample.x.shape[-3], dtype=np.float64)
+
+        def by_head() -> Floats:
+            turned = Sample(np.swapaxes(sample.x, -3, -2), heads, rope).turned()
+            return np.swapaxes(turned, -3, -2)
+
+        yield Variant("heads_for_positions", "", by_head)
+    for k in (1, -1, 2, -2, 0.5, *range(3, 9), *range(-8, -2)):
+        detail = f"positions {k:+g}"
+        yield Variant("offset", detail, lambda k=k: sample.turned(None, where + k))
+    largest = int(np.max(where, initial=0))
+    lengths = [2**k for k in range(2, 31) if 2**k <= largest]
+    for n in lengths:
+        yield Variant("clamped_positions", f"at {n - 1}", lambda n=n: sample.turned(None, np.minimum(where, n - 1)))
+        yield Variant("wrapped_positions", f"modulo {n}", lambda n=n: sample.turned(None, where % n))
+
+        def masked(n: int = n) -> Floats:
+            inside = where < n
+            keep = sample.spread((inside.all(axis=0) if rope.axes > 1 else inside)[..., None])
+            return np.where(keep, sample.turned(), sample.x)
+
+        yield Variant("unrotated_beyond", f"from position {n} on", masked)
+
+
+# ---- frequencies
+
+
+def _of_lengths(sample: Sample) -> Iterator[Variant]:
+    if sample.family is None:
+        return
+    trained = sample.family.scaling.effective_length(1)
+    for n in dict.fromkeys((1, trained, trained + 1, *(trained * 2**k for k in range(1, 12)), *(2**k for k in range(5, 21)))):
+        other = sample.family.at(n)
+        if other != sample.rope:
+            yield Variant("length", f"of {n} tokens", lambda r=other: sample.turned(r))
+
+
+def _of_frequencies(sample: Sample) -> Iterator[Variant]:
+    rope = sample.rope
+    if rope.scaling is not None and rope.base is not None:
+        yield Variant("scaling", f"none, expected {type(rope.scaling).__name__}", lambda: sample.turned(_changed(rope, scaling=None)))
+        factor = getattr(rope.scaling, "factor", None)
+        if factor:
+            plain = _changed(rope, scaling=None)
+            for name, other in (("linear", plain.inv_freq / factor), ("applied twice", rope.inv_freq**2 / plain.inv_freq)):
+                yield Variant("scaling", name, lambda f=other: sample.turned(_given(rope, f)))
+            ntk = unscaled(_width(rope), rope.base * factor ** (_width(rope) / max(1, _width(rope) - 2)))
+            yield Variant("scaling", "NTK-aware", lambda: sample.turned(_given(rope, ntk)))
+    if rope.base is not None:
+        for base in BASES:
+            if base != rope.base:
+                yield Variant("base", f"{base:g}, expected {rope.base:g}", lambda b=base: sample.turned(_changed(rope, base=b)))
+    for factor in (2.0, 4.0, 8.0, 16.0, 32.0, 0.5, 0.25, 0.125):
+        yield Variant(
+            "scaled_positions",
+            f"divided by {factor:g}",
+            lambda f=factor: sample.turned(_given(rope, rope.inv_freq / f)),
+        )
+    scales = (2 * np.arange(len(rope.inv_freq)) + 0.4 * _width(rope)) / (1.4 * _width(rope))
+    yield from (_xpos(sample, scales, sign) for sign in (1, -1))
+
+
+def _xpos(sample: Sample, scales: Floats, sign: int) -> Variant:
+    def make() -> Floats:
+        power = scales ** (sign * (sample.positions if sample.rope.axes == 1 else sample.positions[0])[..., None] / 512)
+        cos, sin = sample.table()
+        grown = sample.spread(power)
+        return sample.by_pairs(*pairs_of(sample.rope), (cos * grown, sin * grown), (cos * grown, sin * grown))
+
+    return Variant("xpos", "as a query" if sign > 0 else "as a key", make)
+
+
+def _width(rope: Rope) -> int:
+    return 2 * len(rope.inv_freq)
+
+
+# ---- parts of a head
+
+
+def _of_range(sample: Sample) -> Iterator[Variant]:
+    rope = sample.rope
+    head, width, first = rope.head_dim, rope.rotary_dim, rope.rotary_offset
+    if rope.axes > 1 or head % 2:
+        return
+    if width < head:
+        freqs = rope.inv_freq
+        if rope.base is not None and rope.scaling is None:
+            over = unscaled(head, rope.base)
+            yield Variant("frequencies_over_head", "", lambda: sample.turned(_given(rope, over[: width // 2])))
+            yield Variant(
+                "rotary_range", f"all {head} elements, expected {width}",
+                lambda: sample.turned(_changed(rope, rotary_dim=head, rotary_offset=0)),
+            )  # fmt: skip
+        wide = np.concatenate([freqs, np.zeros(head // 2 - len(freqs))])
+        yield Variant(
+            "pairs_over_head", f"(i, i + {head // 2}), expected (i, i + {width // 2})",
+            lambda: sample.turned(Rope(head, layout="half", inv_freq=wide)),
+        )  # fmt: skip
+        for other in {0, head - width} - {first}:
+            detail = f"elements {other} to {other + width - 1}, expected {first} to {first + width - 1}"
+            yield Variant("rotary_range", detail, lambda o=other: sample.turned(_changed(rope, rotary_offset=o)))
+    for part in (2, 4):
+        if (width // part) % 2 == 0 and width // part >= 2 and rope.base is not None:
+            detail = f"{width // part} elements, expected {width}"
+            yield Variant("rotary_range", detail, lambda w=width // part: sample.turned(_changed(rope, rotary_dim=w)))
+
+
+# ---- several axes
+
+
+def _of_axes(sample: Sample) -> Iterator[Variant]:
+    rope, axis_of = sample.rope, sample.rope.axis_of_freq
+    if axis_of is None:
+        return
+    names = [str(a) for a in range(rope.axes)]
+    for order in itertools.permutations(range(rope.axes)):
+        if order != tuple(range(rope.axes)) and rope.axes <= 4:
+            detail = f"({', '.join(names[a] for a in order)}), expected ({', '.join(names)})"
+            yield Variant("swapped_axes", detail, lambda o=order: sample.turned(None, sample.positions[list(o)]))
+    for a in range(rope.axes):
+        same = np.broadcast_to(sample.positions[a], sample.positions.shape)
+        yield Variant("one_axis", f"axis {a} for every pair", lambda p=same: sample.turned(None, np.array(p)))
+    counts = np.bincount(axis_of, minlength=rope.axes)
+    chunked = np.repeat(np.arange(rope.axes), counts)
+    turns = np.zeros(len(axis_of), np.int64)
+    for a in range(1, rope.axes):
+        turns[a : rope.axes * counts[a] : rope.axes] = a
+    for name, other in (("chunked", chunked), ("interleaved", turns)):
+        if not np.array_equal(other, axis_of) and other.max() == rope.axes - 1:
+            yield Variant("sections", name, lambda o=other: sample.turned(_axes(rope, o)))
+    if rope.layout == "half" and rope.rotary_dim % 2 == 0:
+        yield Variant("axes_within_pairs", "sections of the doubled width", lambda: _split_doubled(sample, counts))
+
+
+def _split_doubled(sample: Sample, counts: Any) -> Floats:
+    """Sections of the doubled table taken without regard to the pairs (HunYuan-VL)."""
+    rope, half = sample.rope, len(sample.rope.inv_freq)
+    column_axis = np.repeat(np.arange(rope.axes), 2 * counts)
+    tables = [sample.table(_axes(rope, None), sample.positions[a]) for a in range(rope.axes)]
+    first, second = (_columns(tables, column_axis[part]) for part in (slice(None, half), slice(half, None)))
+    return sample.by_pairs(*pairs_of(rope), first, second)
+
+
+def _columns(tables: list[tuple[Floats, Floats]], axis_of: Any) -> tuple[Floats, Floats]:
+    """Return cosines and sines whose columns come from the tables of their axes."""
+    cos, sin = (np.stack([table[part] for table in tables]) for part in (0, 1))
+    pair = np.arange(len(axis_of))
+    return np.moveaxis(cos[axis_of, ..., pair], 0, -1), np.moveaxis(sin[axis_of, ..., pair], 0, -1)
+
+
+# ---- other Ropes
+
+
+def _changed(rope: Rope, **changes: Any) -> Rope:
+    return rope._replace(**changes)
+
+
+def _given(rope: Rope, inv_freq: Any, factor: float | None = None) -> Rope:
+    from posenc.scaling import InverseFrequencies
+
+    numbers = InverseFrequencies(tuple(np.asarray(inv_freq, np.float64).tolist()), factor or rope.attention_factor)
+    arguments = {key: value for key, value in rope._arguments().items() if key not in ("inv_freq", "base", "scaling")}
+    return Rope(**{**arguments, "rotary_dim": rope.rotary_dim}, scaling=numbers)
+
+
+def _axes(rope: Rope, axis_of_freq: Any) -> Rope:
+    return rope._replace(axis_of_freq=axis_of_freq)
