@@ -114,7 +114,9 @@ FAULTS = MappingProxyType(
             "the second element of a pair is computed from the first one after it was overwritten",
             "an in-place loop without a temporary",
         ),
-        "rotated_twice": Fault("the angle is doubled", "rotated in the projection and again in attention, or in place twice"),
+        "rotated_twice": Fault(
+            "the angle is doubled", "rotated in the projection and again in attention, or in place twice"
+        ),
         "not_rotated": Fault(
             "nothing is rotated",
             "inv_freq uninitialised or zero after meta-device loading or to_empty(), or the result thrown away",
@@ -130,7 +132,8 @@ FAULTS = MappingProxyType(
             "decoding, packed documents, left padding and context-parallel chunks all need the positions",
         ),
         "scaled_positions": Fault(
-            "positions are multiplied by a factor", "linear scaling applied to a model without it, or twice, or not at all"
+            "positions are multiplied by a factor",
+            "linear scaling applied to a model without it, or twice, or not at all",
         ),
         "clamped_positions": Fault(
             "positions beyond a length are taken for its last one", "a table of fixed length, indexed with a clamp"
@@ -171,7 +174,9 @@ FAULTS = MappingProxyType(
             "scale_base set, or keys scaled as queries are",
         ),
         # several axes
-        "swapped_axes": Fault("position axes are exchanged", "(w, h) given where (h, w) is expected, or x and y taken for h and w"),
+        "swapped_axes": Fault(
+            "position axes are exchanged", "(w, h) given where (h, w) is expected, or x and y taken for h and w"
+        ),
         "one_axis": Fault("one position axis turns every pair", "1-D position ids broadcast, or sections ignored"),
         "sections": Fault(
             "the axes turn other pairs than they should",
@@ -189,7 +194,9 @@ FAULTS = MappingProxyType(
             "the slopes follow another rule",
             "heads that are no power of two, slopes that start at 1, or another max_bias",
         ),
-        "half_slopes": Fault("the slopes or the bias are rounded to 16 bits", "slopes registered as a buffer of a 16-bit model"),
+        "half_slopes": Fault(
+            "the slopes or the bias are rounded to 16 bits", "slopes registered as a buffer of a 16-bit model"
+        ),
         "bias_form": Fault(
             "each row differs by a constant: the softmax is the same, the numbers are not",
             "the key form +m * j beside the distance form -m * |i - j|",
@@ -198,12 +205,18 @@ FAULTS = MappingProxyType(
             "queries are aligned to the first keys and not to the last, or the reverse",
             "a bias of (query_len, key_len) built without the length of the cache",
         ),
-        "mask": Fault("entries above the diagonal are masked in one and not in the other", "the causal mask added twice or never"),
-        "factor": Fault("all entries are multiplied by one factor", "the bias divided by sqrt(head_dim) with the scores"),
-        "rows_differ": Fault("each row differs by a constant of its own", "another reference point; the softmax is the same"),
+        "mask": Fault(
+            "entries above the diagonal are masked in one and not in the other", "the causal mask added twice or never"
+        ),
+        "factor": Fault(
+            "all entries are multiplied by one factor", "the bias divided by sqrt(head_dim) with the scores"
+        ),
+        "rows_differ": Fault(
+            "each row differs by a constant of its own", "another reference point; the softmax is the same"
+        ),
         "buckets": Fault(
             "relative positions fall into other buckets",
             "bidirectional and causal buckets exchanged, query - key for key - query, or another max_distance",
         ),
     }
-)  # fmt: skip
+)

@@ -9,7 +9,7 @@ import numpy as np
 
 from posenc.checks import _pairs, _probing
 from posenc.checks._judging import distance
-from posenc.checks._naming import _short, name_frequencies
+from posenc.checks._naming import name_frequencies, short
 from posenc.checks._spectrum import nice
 from posenc.checks.identification import Identification
 from posenc.rotary import Rope
@@ -36,13 +36,25 @@ def name_by_length(found: Identification, probes: Probes, layout: _pairs.Layout)
         whole = _scaled(rope, scaling)
         if whole is None:
             continue
-        gaps = [np.max(np.abs(np.abs(theta) / whole.at(n).inv_freq - 1)) for n, (theta, _) in zip(dict.fromkeys(lengths), measured, strict=True)]
+        gaps = [
+            np.max(np.abs(np.abs(theta) / whole.at(n).inv_freq - 1))
+            for n, (theta, _) in zip(dict.fromkeys(lengths), measured, strict=True)
+        ]
         if max(gaps) < 1e-4:
             facts = {**found.facts, "scaling": repr(scaling), "attention_factor": whole.attention_factor}
-            return replace(found, ok=not found.faults, name=f"{found.name}, {_short(scaling)}", rope=whole, facts=facts, reproduce=None)
+            return replace(
+                found,
+                ok=not found.faults,
+                name=f"{found.name}, {short(scaling)}",
+                rope=whole,
+                facts=facts,
+                reproduce=None,
+            )
     note = f"calls of up to {limit} tokens turn so; longer ones otherwise"
     words = name_frequencies(*measured[-1], None).words
-    return replace(found, ok=False, name=f"unknown: {found.name}; of {lengths[-1]} tokens {words}", notes=(*found.notes, note))
+    return replace(
+        found, ok=False, name=f"unknown: {found.name}; of {lengths[-1]} tokens {words}", notes=(*found.notes, note)
+    )
 
 
 def _call(probes: Probes, n: int) -> tuple[Any, Floats]:
@@ -87,10 +99,15 @@ def _candidates(rope: Rope, limit: int, lengths: Any, measured: list[tuple[Float
         yield DynamicNTK(factor, limit)
     ratio = rope.inv_freq / np.abs(theta)
     if np.allclose(ratio, ratio[0], rtol=1e-5):
-        yield DynamicLinear(1.0, limit)
-        yield DynamicLinear(nice(float(ratio[0]), 1e-4), limit)
+        yield DynamicLinear(limit)
+        yield DynamicLinear(limit, nice(float(ratio[0]), 1e-4))
     if all(np.allclose(t, theta, rtol=1e-5) for t, _ in measured):
-        yield LongRope(tuple([1.0] * len(theta)), tuple(nice(float(r), 1e-5) for r in ratio), limit, attention_factor=rope.attention_factor)
+        yield LongRope(
+            tuple([1.0] * len(theta)),
+            tuple(nice(float(r), 1e-5) for r in ratio),
+            limit,
+            attention_factor=rope.attention_factor,
+        )
 
 
 def _scaled(rope: Rope, scaling: Any) -> Rope | None:

@@ -1,12 +1,13 @@
-"""Names of measured frequencies: a base and a scaling, sections or a system of several axes, and a Rope that has them."""
+"""Names of measured frequencies: base and scaling, sections or a system of several axes, and a Rope that has them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from posenc import _parameters as check
 from posenc import axes as axis_ropes
 from posenc.axes.text import _ORDERS
 from posenc.checks import _spectrum
@@ -75,16 +76,16 @@ def name_frequencies(theta: Floats, uncertainty: Floats, axis_of: npt.NDArray[np
 
 
 def _words(fit: _spectrum.Fit) -> str:
-    scaling = "" if fit.scaling is None else f", {_short(fit.scaling)}"
+    scaling = "" if fit.scaling is None else f", {short(fit.scaling)}"
     return f"base {fit.base:.10g}{scaling}"
 
 
-def _short(scaling: Any) -> str:
-    """Return a scaling's repr without what is as it would be by default."""
-    from dataclasses import MISSING, fields
-
+def short(scaling: Any) -> str:
+    """Return a scaling's repr without what is as it would be by default, and without long lists."""
+    if scaling is None:
+        return "none"
     given = [
-        f"{f.name}={getattr(scaling, f.name)!r}"
+        f"{f.name}={check.shown(getattr(scaling, f.name))}"
         for f in fields(scaling)
         if f.default is MISSING or getattr(scaling, f.name) != f.default
     ]
@@ -93,9 +94,9 @@ def _short(scaling: Any) -> str:
 
 def _with_sections(found: Named, axis_of: npt.NDArray[np.int64]) -> Named:
     """Return it with the sections and the order of `posenc.axes.mrope` that make these axes."""
-    from dataclasses import replace
-
     count = int(axis_of.max()) + 1
+    if len(set(axis_of.tolist())) == 1:
+        return replace(found, words=f"{found.words}, every pair by axis {count - 1}")
     sections = np.bincount(axis_of, minlength=count).tolist()
     for order, build in _ORDERS.items():
         given = sections[1:] + sections[:1] if order == "hw_then_t" else sections
@@ -128,7 +129,12 @@ def _by_axis(
         notes += [best[0].note] * bool(best[0].note)
     same = {b for b in bases if b is not None}
     text = words[0] if len(set(words)) == 1 else "; ".join(f"axis {a}: {w}" for a, w in enumerate(words))
-    return f"each axis its own frequencies: {text}", made, same.pop() if len(same) == 1 else None, tuple(dict.fromkeys(notes))
+    return (
+        f"each axis its own frequencies: {text}",
+        made,
+        same.pop() if len(same) == 1 else None,
+        tuple(dict.fromkeys(notes)),
+    )
 
 
 def rope_of(
@@ -151,8 +157,6 @@ def rope_of(
 
 
 def _by_rule(named: Named, head_dim: int, factor: float, where: dict[str, Any]) -> Rope | None:
-    from dataclasses import replace
-
     scaling = named.scaling
     rope = Rope(head_dim, base=named.base or 10000.0, scaling=scaling, **where)
     if abs(rope.attention_factor / factor - 1) < 1e-5:
@@ -162,11 +166,15 @@ def _by_rule(named: Named, head_dim: int, factor: float, where: dict[str, Any]) 
     return None
 
 
-def _blocks_of(named: Named, layout: Layout, head_dim: int, factor: float, precision: str) -> Rope | axis_ropes.BlockRope:
+def _blocks_of(
+    named: Named, layout: Layout, head_dim: int, factor: float, precision: str
+) -> Rope | axis_ropes.BlockRope:
     ropes, first = [], 0
     for start, width in layout.blocks:
         given = InverseFrequencies(tuple(named.inv_freq[first : first + width // 2].tolist()), factor)
-        ropes.append(Rope(head_dim, layout="half", rotary_dim=width, rotary_offset=start, scaling=given, precision=precision))
+        ropes.append(
+            Rope(head_dim, layout="half", rotary_dim=width, rotary_offset=start, scaling=given, precision=precision)
+        )
         first += width // 2
     return axis_ropes.BlockRope(tuple(ropes))
 

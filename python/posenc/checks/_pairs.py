@@ -46,19 +46,19 @@ class Structure:
 
     @property
     def first(self) -> Complex:
-        """cos + i sin by which the first element of each pair is made, shape (seq, pairs)."""
+        """Cos + i sin by which the first element of each pair is made, shape (seq, pairs)."""
         return self.blocks[:, :, 0, 0] - 1j * self.blocks[:, :, 0, 1]
 
     @property
     def second(self) -> Complex:
-        """cos + i sin by which the second element of each pair is made, shape (seq, pairs)."""
+        """Cos + i sin by which the second element of each pair is made, shape (seq, pairs)."""
         return self.blocks[:, :, 1, 1] + 1j * self.blocks[:, :, 1, 0]
 
 
 def structure(matrices: Floats) -> Structure:
     """Return the pairs of matrices of shape (seq, head_dim, head_dim); NaN and infinities are left out."""
     finite = matrices[np.isfinite(matrices).all(axis=(1, 2))]
-    flows = (np.abs(finite) > _NOTHING).any(axis=0)  # (out, in)
+    flows = np.asarray((np.abs(finite) > _NOTHING).any(axis=0))  # (out, in)
     pairs, lone, still, moved, mixed = [], [], [], [], []
     for inputs, outputs in _components(flows):
         if len(inputs) == len(outputs) == 2:
@@ -88,7 +88,9 @@ def _components(flows: npt.NDArray[np.bool_]) -> list[tuple[list[int], list[int]
     reached = [np.flatnonzero(column).tolist() for column in flows.T]
     sources = [np.flatnonzero(row).tolist() for row in flows]
     while todo:
-        inputs, outputs, fresh = set(), set(), {min(todo)}
+        inputs: set[int] = set()
+        outputs: set[int] = set()
+        fresh = {min(todo)}
         while fresh:
             inputs |= fresh
             new = {o for i in fresh for o in reached[i]} - outputs
@@ -139,7 +141,9 @@ def lay_out(found: Structure, head_dim: int) -> Layout | None:
     """Return where the pairs lie, or None where no rule is known."""
     if not found.inputs:
         return None
-    touched = sorted({e for pair in (*found.inputs, *found.outputs) for e in pair} | {e for m in found.moved for e in m})
+    touched = sorted(
+        {e for pair in (*found.inputs, *found.outputs) for e in pair} | {e for m in found.moved for e in m}
+    )
     first, last = touched[0], touched[-1]
     distances = {b - a for a, b in found.inputs}
     ranges = [(first, last + 1 - first)]

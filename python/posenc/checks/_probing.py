@@ -30,7 +30,7 @@ def matrices(call: Caller, positions: Ints, head_dim: int) -> Floats:
     basis = np.broadcast_to(np.eye(head_dim, dtype=np.float32)[:, None, :], (head_dim, seq, head_dim))
     with np.errstate(all="ignore"):
         answer = call(basis[None], positions)
-    return answer[0].transpose(1, 2, 0)
+    return np.asarray(answer[0].transpose(1, 2, 0))
 
 
 def nonlinearity(call: Caller, positions: Ints, found: Floats) -> float:
@@ -55,7 +55,7 @@ def on_axis(positions: Any, axis: int, axes: int, elsewhere: int = 0) -> Ints:
 
 
 def furthest(call: Caller, head_dim: int, axes: int, most: int) -> tuple[int, str]:
-    """Return the largest position of a falling list that the function takes, and what it says of the next larger one."""
+    """Return the largest position of a falling list that the function takes, and what it says of the next one."""
     said, x = "", np.ones((1, 1, 2, head_dim), np.float32)
     for last in (most, *(n for n in _FALLING if n < most)):
         try:

@@ -18,7 +18,9 @@ def bfloat16(values: Any) -> Floats:
     """Return float64 of the values rounded to bfloat16, to nearest even; NaN and infinities stay."""
     single = np.asarray(values, np.float64).astype(np.float32)
     words = single.view(np.uint32)
-    rounded = ((words + np.uint32(0x7FFF) + ((words >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)) << np.uint32(16)
+    rounded = ((words + np.uint32(0x7FFF) + ((words >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)) << np.uint32(
+        16
+    )
     return np.where(np.isfinite(single), rounded.astype(np.uint32).view(np.float32), single).astype(np.float64)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from posenc.checks import _angles, _spectrum
-from posenc.checks._variants import Sample, Variant, _given, pairs_of
+from posenc.checks._naming import short
+from posenc.checks._ropes import given
+from posenc.checks._variants import Sample, Variant, pairs_of
 from posenc.scaling import DynamicNTK
 
 if TYPE_CHECKING:
@@ -41,7 +44,7 @@ def _factor(sample: Sample, actual: Floats) -> Iterator[Variant]:
         if factor > 0:
             detail = f"{factor:.7g}, expected {sample.rope.attention_factor:.7g}"
             yield Variant(
-                "attention_factor", detail, lambda: sample.turned(_given(sample.rope, sample.rope.inv_freq, factor))
+                "attention_factor", detail, partial(sample.by, given, sample.rope, sample.rope.inv_freq, factor)
             )
 
 
@@ -74,10 +77,12 @@ def _offset(sample: Sample, turns: Complex) -> Iterator[Variant]:
     """By the token whose position is least."""
     j, reach = int(np.argmin(np.abs(sample.positions))), 4096
     here = float(sample.positions[j])
-    found = _nearest(turns[j] / np.abs(turns[j]).clip(1e-9), here + np.arange(-reach, reach + 1.0), sample.rope.inv_freq)
+    found = _nearest(
+        turns[j] / np.abs(turns[j]).clip(1e-9), here + np.arange(-reach, reach + 1.0), sample.rope.inv_freq
+    )
     k = found - here
     if k:
-        yield Variant("offset", f"positions {k:+g}", lambda: sample.turned(None, sample.positions + k))
+        yield Variant("offset", f"positions {k:+g}", partial(sample.turned, None, sample.positions + k))
 
 
 def _length(sample: Sample, actual: Floats, turns: Complex) -> Iterator[Variant]:
@@ -94,10 +99,10 @@ def _length(sample: Sample, actual: Floats, turns: Complex) -> Iterator[Variant]
     turn = turns[order[first]] / np.abs(turns[order[first]]).clip(1e-9)
     lengths = np.arange(right + 1, bad + 1, dtype=np.float64)
     at = _nearest(turn, lengths - 1, sample.rope.inv_freq)
-    yield Variant("clamped_positions", f"at {at:g}", lambda: sample.turned(None, np.minimum(sample.positions, at)))
+    yield Variant("clamped_positions", f"at {at:g}", partial(sample.turned, None, np.minimum(sample.positions, at)))
     residues = bad % lengths
     n = float(lengths[np.flatnonzero(residues == _nearest(turn, residues, sample.rope.inv_freq))[0]])
-    yield Variant("wrapped_positions", f"modulo {n:g}", lambda: sample.turned(None, sample.positions % n))
+    yield Variant("wrapped_positions", f"modulo {n:g}", partial(sample.turned, None, sample.positions % n))
 
     def masked() -> Floats:
         return np.where(sample.spread((sample.positions < bad)[..., None]), sample.turned(), sample.x)
@@ -122,13 +127,13 @@ def _frequencies(sample: Sample, turns: Complex) -> Iterator[Variant]:
             if made is None:
                 continue
             tokens = _tokens_of(sample, each.base)
-            if tokens:
-                yield Variant("length", f"of {tokens} tokens", lambda n=tokens: sample.turned(sample.family.at(n)))
+            if tokens and sample.family is not None:
+                yield Variant("length", f"of {tokens} tokens", partial(sample.by, sample.family.at, tokens))
             same_base = rope.base is not None and abs(each.base / rope.base - 1) < 1e-3
             kind = "base" if each.scaling is None and not same_base else "scaling"
-            what = f"{each.base:.8g}" if each.scaling is None else f"{each.scaling!r} of base {each.base:.8g}"
-            wanted = f"{rope.base:g}" if rope.base is not None and kind == "base" else f"{rope.scaling!r}"
-            yield Variant(kind, f"{what}, expected {wanted}", lambda f=made: sample.turned(_given(rope, f)))
+            what = f"{each.base:.8g}" if kind == "base" else f"{short(each.scaling)} of base {each.base:.8g}"
+            wanted = f"{rope.base:g}" if rope.base is not None and kind == "base" else short(rope.scaling)
+            yield Variant(kind, f"{what}, expected {wanted}", partial(sample.by, given, rope, made))
             return
 
 

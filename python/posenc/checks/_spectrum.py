@@ -207,14 +207,14 @@ def _kept(theta: Floats, uncertainty: Floats, width: int) -> tuple[float, int] |
 
 
 def _llama3(base: float, factor: float, plain: Floats, t: Floats, ramp: Any) -> Iterator[tuple[str, float, Any, str]]:
-    """t = (L / wavelength - low) / (high - low): a line over the frequency. L, low and high are known up to a common factor."""
+    """Yield scalings with t = (L / wavelength - low) / (high - low); L, low and high share an unknown factor."""
     usual = [(8.0, 1.0, 4.0, 8192), (factor, 1.0, 4.0, 8192)]
     if len(ramp) >= 2:
         slope, start = np.polynomial.polynomial.polyfit(plain[ramp] / (2 * np.pi), t[ramp], 1)[::-1]
         if slope > 0 and start < 0:
             high = nice(float((1 - start) / -start), 1e-3)  # over low = 1
             length = float(slope * (high - 1))
-            usual.append((factor, 1.0, high, max(1, round(nice(length, 1e-3)))))
+            usual.append((factor, 1.0, high, max(1, round(length))))
             usual.append((factor, 1.0, float((1 - start) / -start), max(1, round(length))))
     if not len(ramp):  # a step: some length between the wavelengths beside it
         step = int(np.flatnonzero(t < 0.5)[0])
@@ -225,10 +225,8 @@ def _llama3(base: float, factor: float, plain: Floats, t: Floats, ramp: Any) -> 
         yield "llama3", base, scalings.Llama3(s, low, high, length), note
 
 
-def _yarn(
-    base: float, factor: float, width: int, t: Floats, ramp: Any
-) -> Iterator[tuple[str, float, Any, str]]:
-    """t falls in a line over the pair's number, from 1 at `low` to 0 at `high`."""
+def _yarn(base: float, factor: float, width: int, t: Floats, ramp: Any) -> Iterator[tuple[str, float, Any, str]]:
+    """T falls in a line over the pair's number, from 1 at `low` to 0 at `high`."""
     if len(ramp) >= 2:
         slope, start = np.polynomial.polynomial.polyfit(ramp, t[ramp], 1)[::-1]
         if slope >= 0:
@@ -256,7 +254,9 @@ def _yarn(
         yield from _other_betas(base, factor, width, (round(low), round(high)))
 
 
-def _other_betas(base: float, factor: float, width: int, ends: tuple[int, int]) -> Iterator[tuple[str, float, Any, str]]:
+def _other_betas(
+    base: float, factor: float, width: int, ends: tuple[int, int]
+) -> Iterator[tuple[str, float, Any, str]]:
     """Yield YaRN of usual lengths and other betas whose ramp has these ends, the first that there is."""
     for length in (4096, 8192, 2048, 32768, 16384, 65536, 131072):
         for fast in (32.0, 16.0, 64.0, 128.0):

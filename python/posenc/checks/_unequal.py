@@ -34,18 +34,23 @@ def name_unequal(
         return _finding(layout, "missing_minus", "both elements of a pair get the same sign", first, second.conj())
     c, s = first.real, first.imag
     if np.allclose(blocks[:, :, 1, 0], c * s, atol=1e-5) and np.allclose(blocks[:, :, 1, 1], c - s * s, atol=1e-5):
-        return _finding(layout, "overwritten_in_place", "the second element is made of the first one's result", first, first)
+        return _finding(
+            layout, "overwritten_in_place", "the second element is made of the first one's result", first, first
+        )
     return _two_angles(probes, layout, which, first, second)
 
 
 def _finding(layout: Layout, fault: str, detail: str, one: Any, other: Any) -> Identification:
     gap = float(np.abs(one - other).max())
     name = f"no rotation: {layout.name} pairs, {detail}"
-    return Identification(False, "rotation", name, None, {"layout": layout.name}, gap, faults=(Finding(fault, detail, gap),))
+    return Identification(
+        False, "rotation", name, None, {"layout": layout.name}, gap, faults=(Finding(fault, detail, gap),)
+    )
 
 
 def _two_angles(probes: Probes, layout: Layout, which: tuple[Any, Any], first: Any, second: Any) -> Identification:
-    from posenc.checks._rotation import _gap, _measure, _random_answer
+    from posenc.checks._reproducing import gap_of, random_answer
+    from posenc.checks._rotation import _measure
 
     one, two = (_measure(probes, layout, which, turns) for turns in (first, second))
     name = f"no rotation: the elements of {layout.name} pairs turn by different angles"
@@ -55,8 +60,8 @@ def _two_angles(probes: Probes, layout: Layout, which: tuple[Any, Any], first: A
         return nothing
     ropes = [_rope(probes, layout, m.theta, m.axis_of) for m in (one, two)]
     rope = UnequalRope(*ropes)
-    x, where, actual = _random_answer(probes, long=len(first) == probes.long[0].shape[-1])
-    gap = _gap(rope, x, where, actual, False)
+    x, where, actual = random_answer(probes, long=len(first) == probes.long[0].shape[-1])
+    gap = gap_of(rope, x, where, actual, False)
     if gap > 0.05:
         return replace(nothing, residual=gap)
     found = Identification(False, "rotation", name, rope, facts, gap)
@@ -84,5 +89,7 @@ def _one_table(layout: Layout, one: Floats, two: Floats) -> Floats | None:
     first, second = _columns_of_the_other_form(layout.name, 2 * len(one))
     table = np.full(len(one), np.nan)
     table[first], table[second] = one, two
-    right = np.allclose(table[first], one, rtol=1e-4, atol=1e-7) and np.allclose(table[second], two, rtol=1e-4, atol=1e-7)
+    right = np.allclose(table[first], one, rtol=1e-4, atol=1e-7) and np.allclose(
+        table[second], two, rtol=1e-4, atol=1e-7
+    )
     return table if right and np.isfinite(table).all() and distance(one, two) > 1e-6 else None

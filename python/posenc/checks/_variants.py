@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from posenc._frequencies import unscaled
 from posenc.checks._pairs import members
+from posenc.checks._ropes import changed, given, with_axes
 from posenc.checks._rounding import HALVES
 from posenc.checks._spectrum import BASES
 from posenc.rotary import Rope
@@ -44,7 +46,7 @@ class Sample:
     def turned(self, rope: Rope | None = None, positions: Floats | None = None) -> Floats:
         """Return x rotated; NaN where a position is no number."""
         rope, where = rope or self.rope, self.positions if positions is None else positions
-        bad = ~np.isfinite(where)
+        bad: Any = ~np.isfinite(where)
         result = np.array(rope(self.x, positions=np.where(bad, 0.0, where)))
         if bad.any():
             any_axis = bad.any(axis=0) if rope.axes > 1 else bad
@@ -52,6 +54,10 @@ class Sample:
             mask[..., : rope.rotary_offset] = mask[..., rope.rotary_offset + rope.rotary_dim :] = False
             result[mask] = np.nan
         return result
+
+    def by(self, make: Callable[..., Rope], *arguments: Any, **named: Any) -> Floats:
+        """Return x rotated by the Rope that a function makes of some arguments."""
+        return self.turned(make(*arguments, **named))
 
     def table(self, rope: Rope | None = None, positions: Floats | None = None) -> tuple[Floats, Floats]:
         """Return cosines and sines that broadcast against the pairs of x."""
@@ -84,7 +90,16 @@ class Variant:
 
 def variants(sample: Sample) -> Iterator[Variant]:
     """Yield what could be wrong, the likelier first."""
-    for family in (_of_halves, _of_pairs, _of_elements, _of_positions, _of_lengths, _of_range, _of_frequencies, _of_axes):
+    for family in (
+        _of_halves,
+        _of_pairs,
+        _of_elements,
+        _of_positions,
+        _of_lengths,
+        _of_range,
+        _of_frequencies,
+        _of_axes,
+    ):
         yield from family(sample)
 
 
@@ -94,26 +109,32 @@ def variants(sample: Sample) -> Iterator[Variant]:
 def _of_halves(sample: Sample) -> Iterator[Variant]:
     rope = sample.rope
     ins, outs = pairs_of(rope)
-    yield Variant("float32_angles", "", lambda: sample.turned(_changed(rope, precision="float32")))
+    yield Variant("float32_angles", "", partial(sample.by, changed, rope, precision="float32"))
     for name, rounded in HALVES.items():
-        yield Variant("half_frequencies", f"inv_freq in {name}", lambda r=rounded: sample.turned(_given(rope, r(rope.inv_freq))))
-        yield Variant("half_positions", f"positions in {name}", lambda r=rounded: sample.turned(None, r(sample.positions)))
+        yield Variant(
+            "half_frequencies", f"inv_freq in {name}", partial(sample.by, given, rope, rounded(rope.inv_freq))
+        )
+        yield Variant("half_positions", f"positions in {name}", partial(sample.turned, None, rounded(sample.positions)))
 
         def tables(r: Rounding = rounded) -> Floats:
             cos, sin = (r(t) for t in sample.table())
             return sample.by_pairs(ins, outs, (cos, sin), (cos, sin))
 
         yield Variant("half_tables", f"cos and sin in {name}", tables)
-        yield Variant("half_arithmetic", f"results in {name}", lambda r=rounded: r(sample.turned()))
+        yield Variant("half_arithmetic", f"results in {name}", partial(_results_in, sample, rounded))
         yield Variant(
             "half_arithmetic",
             f"input, tables and results in {name}",
-            lambda r=rounded: _all_in(sample, r, ins, outs),
+            partial(_all_in, sample, rounded, ins, outs),
         )
 
 
+def _results_in(sample: Sample, rounded: Rounding) -> Floats:
+    return rounded(sample.turned())
+
+
 def _all_in(sample: Sample, rounded: Rounding, ins: Any, outs: Any) -> Floats:
-    """x * cos + rotate_half(x) * sin with every step rounded, as eager code of a 16-bit dtype does it."""
+    """X * cos + rotate_half(x) * sin with every step rounded, as eager code of a 16-bit dtype does it."""
     x, (cos, sin) = rounded(sample.x), (rounded(t) for t in sample.table())
     i, o = np.array(ins), np.array(outs)
     a, b, y = x[..., i[:, 0]], x[..., i[:, 1]], x.copy()
@@ -182,13 +203,15 @@ def _of_elements(sample: Sample) -> Iterator[Variant]:
     yield Variant("missing_minus", "minus in both elements", with_table(lambda c, s: (c, s, c, -s)))
     yield Variant("overwritten_in_place", "", with_table(lambda c, s: (c, s, c - s * s, c * s)))
     yield Variant("cosine_only", "", with_table(lambda c, s: (c, 0 * s, c, 0 * s)))
-    yield Variant("not_rotated", "the input comes back", lambda: sample.x.copy())
-    yield Variant("not_rotated", f"the input comes back times {factor:g}", with_table(lambda c, s: (factor, 0, factor, 0)))
-    yield Variant("rotated_twice", "", lambda: sample.turned(_given(rope, 2 * rope.inv_freq, factor * factor)))
+    yield Variant("not_rotated", "the input comes back", sample.x.copy)
+    yield Variant(
+        "not_rotated", f"the input comes back times {factor:g}", with_table(lambda c, s: (factor, 0, factor, 0))
+    )
+    yield Variant("rotated_twice", "", partial(sample.by, given, rope, 2 * rope.inv_freq, factor**2))
     if factor != 1:
         for name, other in (("left out", 1.0), ("squared", factor**2), ("divided by", 1 / factor)):
             detail = f"{name}: {other:g}, expected {factor:g}"
-            yield Variant("attention_factor", detail, lambda m=other: sample.turned(_given(rope, rope.inv_freq, m)))
+            yield Variant("attention_factor", detail, partial(sample.by, given, rope, rope.inv_freq, other))
 
 
 # ---- positions
@@ -197,7 +220,7 @@ def _of_elements(sample: Sample) -> Iterator[Variant]:
 def _of_positions(sample: Sample) -> Iterator[Variant]:
     rope, where = sample.rope, sample.positions
     counting = np.broadcast_to(np.arange(where.shape[-1], dtype=np.float64), where.shape)
-    yield Variant("positions_ignored", "0, 1, 2, .. for every call", lambda: sample.turned(None, counting))
+    yield Variant("positions_ignored", "0, 1, 2, .. for every call", partial(sample.turned, None, counting))
     if sample.x.ndim >= 3 and where.ndim == 1:
         heads = np.arange(sample.x.shape[-3], dtype=np.float64)
 
@@ -208,15 +231,15 @@ def _of_positions(sample: Sample) -> Iterator[Variant]:
         yield Variant("heads_for_positions", "", by_head)
     for k in (1, -1, 2, -2, 0.5, *range(3, 9), *range(-8, -2)):
         detail = f"positions {k:+g}"
-        yield Variant("offset", detail, lambda k=k: sample.turned(None, where + k))
+        yield Variant("offset", detail, partial(sample.turned, None, where + k))
     largest = int(np.max(where, initial=0))
     lengths = [2**k for k in range(2, 31) if 2**k <= largest]
     for n in lengths:
-        yield Variant("clamped_positions", f"at {n - 1}", lambda n=n: sample.turned(None, np.minimum(where, n - 1)))
-        yield Variant("wrapped_positions", f"modulo {n}", lambda n=n: sample.turned(None, where % n))
+        yield Variant("clamped_positions", f"at {n - 1}", partial(sample.turned, None, np.minimum(where, n - 1)))
+        yield Variant("wrapped_positions", f"modulo {n}", partial(sample.turned, None, where % n))
 
         def masked(n: int = n) -> Floats:
-            inside = where < n
+            inside: Any = where < n
             keep = sample.spread((inside.all(axis=0) if rope.axes > 1 else inside)[..., None])
             return np.where(keep, sample.turned(), sample.x)
 
@@ -230,38 +253,47 @@ def _of_lengths(sample: Sample) -> Iterator[Variant]:
     if sample.family is None:
         return
     trained = sample.family.scaling.effective_length(1)
-    for n in dict.fromkeys((1, trained, trained + 1, *(trained * 2**k for k in range(1, 12)), *(2**k for k in range(5, 21)))):
+    for n in dict.fromkeys(
+        (1, trained, trained + 1, *(trained * 2**k for k in range(1, 12)), *(2**k for k in range(5, 21)))
+    ):
         other = sample.family.at(n)
         if other != sample.rope:
-            yield Variant("length", f"of {n} tokens", lambda r=other: sample.turned(r))
+            yield Variant("length", f"of {n} tokens", partial(sample.turned, other))
 
 
 def _of_frequencies(sample: Sample) -> Iterator[Variant]:
     rope = sample.rope
     if rope.scaling is not None and rope.base is not None:
-        yield Variant("scaling", f"none, expected {type(rope.scaling).__name__}", lambda: sample.turned(_changed(rope, scaling=None)))
+        yield Variant(
+            "scaling",
+            f"none, expected {type(rope.scaling).__name__}",
+            partial(sample.by, changed, rope, scaling=None),
+        )
         factor = getattr(rope.scaling, "factor", None)
         if factor:
-            plain = _changed(rope, scaling=None)
-            for name, other in (("linear", plain.inv_freq / factor), ("applied twice", rope.inv_freq**2 / plain.inv_freq)):
-                yield Variant("scaling", name, lambda f=other: sample.turned(_given(rope, f)))
+            plain = changed(rope, scaling=None)
+            for name, other in (
+                ("linear", plain.inv_freq / factor),
+                ("applied twice", rope.inv_freq**2 / plain.inv_freq),
+            ):
+                yield Variant("scaling", name, partial(sample.by, given, rope, other))
             ntk = unscaled(_width(rope), rope.base * factor ** (_width(rope) / max(1, _width(rope) - 2)))
-            yield Variant("scaling", "NTK-aware", lambda: sample.turned(_given(rope, ntk)))
+            yield Variant("scaling", "NTK-aware", partial(sample.by, given, rope, ntk))
     if rope.base is not None:
         for base in BASES:
             if base != rope.base:
-                yield Variant("base", f"{base:g}, expected {rope.base:g}", lambda b=base: sample.turned(_changed(rope, base=b)))
+                yield Variant("base", f"{base:g}, expected {rope.base:g}", partial(sample.by, changed, rope, base=base))
     for factor in (2.0, 4.0, 8.0, 16.0, 32.0, 0.5, 0.25, 0.125):
         yield Variant(
             "scaled_positions",
             f"divided by {factor:g}",
-            lambda f=factor: sample.turned(_given(rope, rope.inv_freq / f)),
+            partial(sample.by, given, rope, rope.inv_freq / factor),
         )
     scales = (2 * np.arange(len(rope.inv_freq)) + 0.4 * _width(rope)) / (1.4 * _width(rope))
     yield from (_xpos(sample, scales, sign) for sign in (1, -1))
 
 
-def _xpos(sample: Sample, scales: Floats, sign: int) -> Variant:
+def _xpos(sample: Sample, scales: Any, sign: int) -> Variant:
     def make() -> Floats:
         power = scales ** (sign * (sample.positions if sample.rope.axes == 1 else sample.positions[0])[..., None] / 512)
         cos, sin = sample.table()
@@ -287,23 +319,23 @@ def _of_range(sample: Sample) -> Iterator[Variant]:
         freqs = rope.inv_freq
         if rope.base is not None and rope.scaling is None:
             over = unscaled(head, rope.base)
-            yield Variant("frequencies_over_head", "", lambda: sample.turned(_given(rope, over[: width // 2])))
+            yield Variant("frequencies_over_head", "", partial(sample.by, given, rope, over[: width // 2]))
             yield Variant(
                 "rotary_range", f"all {head} elements, expected {width}",
-                lambda: sample.turned(_changed(rope, rotary_dim=head, rotary_offset=0)),
+                partial(sample.by, changed, rope, rotary_dim=head, rotary_offset=0),
             )  # fmt: skip
         wide = np.concatenate([freqs, np.zeros(head // 2 - len(freqs))])
         yield Variant(
             "pairs_over_head", f"(i, i + {head // 2}), expected (i, i + {width // 2})",
-            lambda: sample.turned(Rope(head, layout="half", inv_freq=wide)),
+            partial(sample.by, Rope, head, layout="half", inv_freq=wide),
         )  # fmt: skip
         for other in {0, head - width} - {first}:
             detail = f"elements {other} to {other + width - 1}, expected {first} to {first + width - 1}"
-            yield Variant("rotary_range", detail, lambda o=other: sample.turned(_changed(rope, rotary_offset=o)))
+            yield Variant("rotary_range", detail, partial(sample.by, changed, rope, rotary_offset=other))
     for part in (2, 4):
         if (width // part) % 2 == 0 and width // part >= 2 and rope.base is not None:
             detail = f"{width // part} elements, expected {width}"
-            yield Variant("rotary_range", detail, lambda w=width // part: sample.turned(_changed(rope, rotary_dim=w)))
+            yield Variant("rotary_range", detail, partial(sample.by, changed, rope, rotary_dim=width // part))
 
 
 # ---- several axes
@@ -317,10 +349,10 @@ def _of_axes(sample: Sample) -> Iterator[Variant]:
     for order in itertools.permutations(range(rope.axes)):
         if order != tuple(range(rope.axes)) and rope.axes <= 4:
             detail = f"({', '.join(names[a] for a in order)}), expected ({', '.join(names)})"
-            yield Variant("swapped_axes", detail, lambda o=order: sample.turned(None, sample.positions[list(o)]))
+            yield Variant("swapped_axes", detail, partial(sample.turned, None, sample.positions[list(order)]))
     for a in range(rope.axes):
         same = np.broadcast_to(sample.positions[a], sample.positions.shape)
-        yield Variant("one_axis", f"axis {a} for every pair", lambda p=same: sample.turned(None, np.array(p)))
+        yield Variant("one_axis", f"axis {a} for every pair", partial(sample.turned, None, np.array(same)))
     counts = np.bincount(axis_of, minlength=rope.axes)
     chunked = np.repeat(np.arange(rope.axes), counts)
     turns = np.zeros(len(axis_of), np.int64)
@@ -328,16 +360,16 @@ def _of_axes(sample: Sample) -> Iterator[Variant]:
         turns[a : rope.axes * counts[a] : rope.axes] = a
     for name, other in (("chunked", chunked), ("interleaved", turns)):
         if not np.array_equal(other, axis_of) and other.max() == rope.axes - 1:
-            yield Variant("sections", name, lambda o=other: sample.turned(_axes(rope, o)))
+            yield Variant("sections", name, partial(sample.by, with_axes, rope, other))
     if rope.layout == "half" and rope.rotary_dim % 2 == 0:
-        yield Variant("axes_within_pairs", "sections of the doubled width", lambda: _split_doubled(sample, counts))
+        yield Variant("axes_within_pairs", "sections of the doubled width", partial(_split_doubled, sample, counts))
 
 
 def _split_doubled(sample: Sample, counts: Any) -> Floats:
     """Sections of the doubled table taken without regard to the pairs (HunYuan-VL)."""
     rope, half = sample.rope, len(sample.rope.inv_freq)
     column_axis = np.repeat(np.arange(rope.axes), 2 * counts)
-    tables = [sample.table(_axes(rope, None), sample.positions[a]) for a in range(rope.axes)]
+    tables = [sample.table(with_axes(rope, None), sample.positions[a]) for a in range(rope.axes)]
     first, second = (_columns(tables, column_axis[part]) for part in (slice(None, half), slice(half, None)))
     return sample.by_pairs(*pairs_of(rope), first, second)
 
@@ -347,22 +379,3 @@ def _columns(tables: list[tuple[Floats, Floats]], axis_of: Any) -> tuple[Floats,
     cos, sin = (np.stack([table[part] for table in tables]) for part in (0, 1))
     pair = np.arange(len(axis_of))
     return np.moveaxis(cos[axis_of, ..., pair], 0, -1), np.moveaxis(sin[axis_of, ..., pair], 0, -1)
-
-
-# ---- other Ropes
-
-
-def _changed(rope: Rope, **changes: Any) -> Rope:
-    return rope._replace(**changes)
-
-
-def _given(rope: Rope, inv_freq: Any, factor: float | None = None) -> Rope:
-    from posenc.scaling import InverseFrequencies
-
-    numbers = InverseFrequencies(tuple(np.asarray(inv_freq, np.float64).tolist()), factor or rope.attention_factor)
-    arguments = {key: value for key, value in rope._arguments().items() if key not in ("inv_freq", "base", "scaling")}
-    return Rope(**{**arguments, "rotary_dim": rope.rotary_dim}, scaling=numbers)
-
-
-def _axes(rope: Rope, axis_of_freq: Any) -> Rope:
-    return rope._replace(axis_of_freq=axis_of_freq)

@@ -6,15 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from posenc import _parameters as check
 from posenc.checks._calling import Caller
 from posenc.checks._faults import Finding
 from posenc.checks._report import Line, Report
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
+    pass
 
 
 @dataclass(frozen=True)
@@ -94,8 +92,8 @@ def identify(
     """Name the convention of a position encoding that is given as a function.
 
     A rotation is called on basis vectors at a few positions, large ones too; from its matrices follow the pairs, from
-    their phases at 0, 1, 2, 4, .. the frequencies, from these base and scaling. What was found is then compared with the
-    function at every probe. Nothing is guessed: where no convention reproduces it, the name is "unknown".
+    their phases at 0, 1, 2, 4, .. the frequencies, from these base and scaling. What was found is then compared with
+    the function at every probe. Nothing is guessed: where no convention reproduces it, the name is "unknown".
 
     Parameters
     ----------
@@ -145,6 +143,8 @@ def identify(
     if head_dim is None:
         raise TypeError("head_dim must be given for a rotation")
     head_dim = check.integer("head_dim", head_dim, 2)
-    axes = check.integer("axes", getattr(expected, "axes", getattr(fn, "axes", 1)) if axes is None else axes, 1, check.MAX_AXES)
+    axes = check.integer(
+        "axes", getattr(expected, "axes", getattr(fn, "axes", 1)) if axes is None else axes, 1, check.MAX_AXES
+    )
     call = Caller(fn, like=like, heads=heads)
     return identify_rotation(call, head_dim, axes, check.integer("max_position", max_position, 4), expected)

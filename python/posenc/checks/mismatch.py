@@ -204,7 +204,14 @@ def _of_tables(actual: Any, expected: Any, rope: Rope, positions: Any, seq_len: 
         precision=fixed.precision,
     )
     if fixed.base is not None:
-        flat = Rope(2 * pairs, layout="half", base=fixed.base, scaling=fixed.scaling, axis_of_freq=fixed.axis_of_freq, precision=fixed.precision)
+        flat = Rope(
+            2 * pairs,
+            layout="half",
+            base=fixed.base,
+            scaling=fixed.scaling,
+            axis_of_freq=fixed.axis_of_freq,
+            precision=fixed.precision,
+        )
     x = np.concatenate([np.ones_like(cos), np.zeros_like(cos)], axis=-1)
     joined = np.concatenate([cos, sin], axis=-1)
     wanted = np.asarray(flat(x, positions=where))
@@ -219,6 +226,8 @@ def _of_tables(actual: Any, expected: Any, rope: Rope, positions: Any, seq_len: 
 def _report(verdict: Verdict, actual: Any, wanted: Floats, x: Floats) -> Mismatch:
     scale = float(np.abs(x).max(initial=0.0)) or 1.0
     apart = _units.units(actual, wanted)
-    bad = None if verdict.agrees else _units.first_bad(actual, wanted, max(1e-5 * scale, 1e-3 * verdict.residual * scale))
+    bad = (
+        None if verdict.agrees else _units.first_bad(actual, wanted, max(1e-5 * scale, 1e-3 * verdict.residual * scale))
+    )
     second = verdict.runner_up if verdict.finding is not None else verdict.nearest
     return Mismatch(verdict.agrees, verdict.finding, verdict.residual, second, float(apart.max(initial=0.0)), bad)

@@ -76,7 +76,9 @@ class HFRotation:
             import torch
 
             return apply(x, x, x, cos, sin, torch.arange(x.shape[2])[None])[0]
-        flat = (names == ["q", "k", "cos", "sin"] and "unsqueeze(-2)" in self._source) or "cos[:, None, :]" in self._source
+        flat = (
+            names == ["q", "k", "cos", "sin"] and "unsqueeze(-2)" in self._source
+        ) or "cos[:, None, :]" in self._source
         if flat:  # (seq, heads, head_dim)
             return apply(by_token[0], by_token[0], cos, sin)[0].transpose(0, 1)[None]
         if cos.ndim == 2 and "unsqueeze_dim" in names:
@@ -140,7 +142,11 @@ def wrap_hf(
     """
     forward = list(inspect.signature(type(module).forward).parameters)[1:]
     if forward[:2] != ["x", "position_ids"]:
-        raise TypeError(f"module's forward must take (x, position_ids), got {type(module).__name__}({', '.join(forward)})")
+        raise TypeError(
+            f"module's forward must take (x, position_ids), got {type(module).__name__}({', '.join(forward)})"
+        )
+    if layer_type is not None and "layer_type" not in forward:
+        raise TypeError(f"{type(module).__name__} has no layer types, got layer_type={layer_type!r}")
     config = getattr(module, "config", None)
     if axes is None:
         axes = _axes_of(module, config)
@@ -152,7 +158,9 @@ def wrap_hf(
 def _axes_of(module: Any, config: Any) -> int:
     if "compute_axial_rope_parameters" in inspect.getsource(type(module)):
         return 2
-    sections = getattr(module, "mrope_section", None) or (getattr(config, "rope_parameters", None) or {}).get("mrope_section")
+    sections = getattr(module, "mrope_section", None) or (getattr(config, "rope_parameters", None) or {}).get(
+        "mrope_section"
+    )
     return len(sections) if sections else 1
 
 
