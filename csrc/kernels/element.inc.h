@@ -31,6 +31,7 @@ PE_FN void PE_NAME(store)(PE_T *p, PE_VEC v, size_t n, int stream) {
 }
 
 #include "add.inc.h"
+#include "bias.inc.h"
 #include "rotate.inc.h"
 #ifdef PE_WEIGH
 #include "weigh.inc.h"

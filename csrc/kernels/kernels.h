@@ -150,11 +150,40 @@ struct pe_products {
 };
 typedef void pe_products_kernel(const struct pe_products *run);
 
+/* One row of a bias that is a line of the distance:  y[j] = x[j] + slope * |first + j|
+ *
+ * |first + j| becomes float32 (float64 for float64 elements), slope is rounded likewise, the product is rounded, then
+ * the sum. |first + j| < 2^31. y is x or does not overlap it. */
+struct pe_line_run {
+    const char *x;
+    char *y;
+    double slope;
+    int32_t first;
+    size_t n;
+};
+typedef void pe_line_kernel(const struct pe_line_run *run);
+
+/* One row of a bias that is looked up:  y[j] = x[j] + scale * t[index[j]]
+ *
+ * t holds float32 (float64 for float64 elements), scale is rounded likewise, the product is rounded, then the sum. y is
+ * x or does not overlap it, nor t and index. */
+struct pe_lookup_run {
+    const char *x;
+    char *y;
+    const char *t;
+    const int32_t *index; /* may be negative: any element around t */
+    double scale;
+    size_t n;
+};
+typedef void pe_lookup_kernel(const struct pe_lookup_run *run);
+
 struct pe_kernels {
     const char *name;
     pe_rotate_kernel *half[PE_DTYPES];
     pe_rotate_kernel *interleaved[PE_DTYPES];
     pe_add_kernel *add[PE_DTYPES];
+    pe_line_kernel *line[PE_DTYPES];
+    pe_lookup_kernel *lookup[PE_DTYPES];
     pe_sincos_kernel *sincos_f32; /* writes float32 */
     pe_sincos_kernel *sincos_f64; /* writes float64 */
     pe_products_kernel *products_f32, *products_f64;

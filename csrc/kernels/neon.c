@@ -63,6 +63,21 @@ PE_FN F f_sub(F x, F y) {
 PE_FN F f_mul(F x, F y) {
     return vmulq_f32(x, y);
 }
+PE_FN F f_abs(F x) {
+    return vabsq_f32(x);
+}
+PE_FN F f_count(int32_t start) { /* start, start + 1, .. */
+    const int32x4_t lanes = {0, 1, 2, 3};
+    return vcvtq_f32_s32(vaddq_s32(vdupq_n_s32(start), lanes));
+}
+PE_FN F f_count2(int32_t start) { /* start, start + 2, .. */
+    const int32x4_t lanes = {0, 2, 4, 6};
+    return vcvtq_f32_s32(vaddq_s32(vdupq_n_s32(start), lanes));
+}
+PE_FN F f_gather(const float *t, const int32_t *index) {
+    float picked[FL] = {t[index[0]], t[index[1]], t[index[2]], t[index[3]]};
+    return vld1q_f32(picked);
+}
 PE_FN F f_swap(F x) {
     return vrev64q_f32(x);
 }
@@ -141,6 +156,14 @@ PE_FN W w_pack(F even, F odd) {
 
 PE_FN D d_set(double x) {
     return vdupq_n_f64(x);
+}
+PE_FN D d_count(int32_t start) {
+    const int32x2_t lanes = {0, 1};
+    return vcvtq_f64_s64(vmovl_s32(vadd_s32(vdup_n_s32(start), lanes)));
+}
+PE_FN D d_gather(const double *t, const int32_t *index) {
+    double picked[DL] = {t[index[0]], t[index[1]]};
+    return vld1q_f64(picked);
 }
 PE_FN D ld_f64(const double *p) {
     return vld1q_f64(p);

@@ -79,6 +79,25 @@ PE_FN F f_mul(F x, F y) {
     F r;
     LANES(FL, x.v[i] * y.v[i]);
 }
+PE_FN F f_abs(F x) {
+    F r;
+    LANES(FL, fabsf(x.v[i]));
+}
+PE_FN int32_t counted(int32_t start, size_t steps) { /* lanes behind the last that counts may wrap */
+    return (int32_t)((uint32_t)start + (uint32_t)steps);
+}
+PE_FN F f_count(int32_t start) { /* start, start + 1, .. */
+    F r;
+    LANES(FL, (float)counted(start, i));
+}
+PE_FN F f_count2(int32_t start) { /* start, start + 2, .. */
+    F r;
+    LANES(FL, (float)counted(start, 2 * i));
+}
+PE_FN F f_gather(const float *t, const int32_t *index) {
+    F r;
+    LANES(FL, t[index[i]]);
+}
 PE_FN F f_swap(F x) {
     F r;
     LANES(FL, x.v[i ^ 1]);
@@ -150,6 +169,14 @@ PE_FN W w_pack(F even, F odd) {
 PE_FN D d_set(double x) {
     D r;
     LANES(DL, x);
+}
+PE_FN D d_count(int32_t start) {
+    D r;
+    LANES(DL, (double)counted(start, i));
+}
+PE_FN D d_gather(const double *t, const int32_t *index) {
+    D r;
+    LANES(DL, t[index[i]]);
 }
 PE_FN D ldn_f64(const double *p, size_t n) {
     D r = {{0}};

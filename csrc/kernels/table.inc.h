@@ -36,6 +36,7 @@
 
 #include "add_bf16.inc.h"
 #include "relative.inc.h"
+#include "bias_bf16.inc.h"
 #include "sincos.inc.h"
 #include "gradient.inc.h"
 
@@ -70,6 +71,8 @@ const struct pe_kernels PE_KERNELS = {
                     [PE_F16] = interleaved_f16,
                     [PE_BF16] = interleaved_bf16},
     .add = {[PE_F32] = add_f32, [PE_F64] = add_f64, [PE_F16] = add_f16, [PE_BF16] = add_bf16},
+    .line = {[PE_F32] = line_f32, [PE_F64] = line_f64, [PE_F16] = line_f16, [PE_BF16] = line_bf16},
+    .lookup = {[PE_F32] = lookup_f32, [PE_F64] = lookup_f64, [PE_F16] = lookup_f16, [PE_BF16] = lookup_bf16},
     .sincos_f32 = sincos_f32,
     .sincos_f64 = sincos_f64,
     .products_f32 = products_f32,

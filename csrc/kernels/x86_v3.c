@@ -71,6 +71,20 @@ PE_FN F f_sub(F x, F y) {
 PE_FN F f_mul(F x, F y) {
     return _mm256_mul_ps(x, y);
 }
+PE_FN F f_abs(F x) {
+    return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
+}
+PE_FN F f_count(int32_t start) { /* start, start + 1, .. */
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_set1_epi32(start), lanes));
+}
+PE_FN F f_count2(int32_t start) { /* start, start + 2, .. */
+    const __m256i lanes = _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14);
+    return _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_set1_epi32(start), lanes));
+}
+PE_FN F f_gather(const float *t, const int32_t *index) {
+    return _mm256_i32gather_ps(t, _mm256_loadu_si256((const __m256i *)index), 4);
+}
 PE_FN F f_swap(F x) {
     return _mm256_permute_ps(x, 0xb1);
 }
@@ -170,6 +184,13 @@ PE_FN W w_pack(F even, F odd) {
 
 PE_FN D d_set(double x) {
     return _mm256_set1_pd(x);
+}
+PE_FN D d_count(int32_t start) {
+    const __m128i lanes = _mm_setr_epi32(0, 1, 2, 3);
+    return _mm256_cvtepi32_pd(_mm_add_epi32(_mm_set1_epi32(start), lanes));
+}
+PE_FN D d_gather(const double *t, const int32_t *index) {
+    return _mm256_i32gather_pd(t, _mm_loadu_si128((const __m128i *)index), 8);
 }
 PE_FN D ld_f64(const double *p) {
     return _mm256_loadu_pd(p);

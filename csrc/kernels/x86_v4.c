@@ -69,6 +69,20 @@ PE_FN F f_sub(F x, F y) {
 PE_FN F f_mul(F x, F y) {
     return _mm512_mul_ps(x, y);
 }
+PE_FN F f_abs(F x) {
+    return _mm512_abs_ps(x);
+}
+PE_FN F f_count(int32_t start) { /* start, start + 1, .. */
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    return _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_set1_epi32(start), lanes));
+}
+PE_FN F f_count2(int32_t start) { /* start, start + 2, .. */
+    const __m512i lanes = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    return _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_set1_epi32(start), lanes));
+}
+PE_FN F f_gather(const float *t, const int32_t *index) {
+    return _mm512_i32gather_ps(_mm512_loadu_si512(index), t, 4);
+}
 PE_FN F f_swap(F x) {
     return _mm512_permute_ps(x, 0xb1);
 }
@@ -166,6 +180,13 @@ PE_FN W w_pack(F even, F odd) {
 
 PE_FN D d_set(double x) {
     return _mm512_set1_pd(x);
+}
+PE_FN D d_count(int32_t start) {
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm512_cvtepi32_pd(_mm256_add_epi32(_mm256_set1_epi32(start), lanes));
+}
+PE_FN D d_gather(const double *t, const int32_t *index) {
+    return _mm512_i32gather_pd(_mm256_loadu_si256((const __m256i *)index), t, 8);
 }
 PE_FN D ld_f64(const double *p) {
     return _mm512_loadu_pd(p);
