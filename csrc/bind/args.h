@@ -93,6 +93,9 @@ typedef struct {
 /* x_batch: length of the first axis, or -1 where x has no batch axis. axes: of the frequencies. */
 int pe_parse_positions(pe_state *state, PyObject *positions, PyObject *offset, int axes, ptrdiff_t seq,
                        ptrdiff_t x_batch, pe_position_args *p);
+/* Positions by another name, of one axis: an array, or start, start + 1, .. where it is None. */
+int pe_parse_named_positions(pe_state *state, const char *name, PyObject *positions, int64_t start, ptrdiff_t seq,
+                             ptrdiff_t x_batch, pe_position_args *p);
 /* For tables: a number n means 0 .. n-1, an array may have any length and batch. */
 int pe_parse_table_positions(pe_state *state, PyObject *object, int axes, pe_position_args *p);
 /* An output that holds the positions would change them under way. */
@@ -135,6 +138,8 @@ PyObject *pe_py_table(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_spec(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_inv_freq(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_float32_powers(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *pe_py_add_bias(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *pe_py_bias_gradient(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_empty_like(PyObject *module, PyObject *x);
 PyObject *pe_py_runtime(PyObject *module, PyObject *ignored);
 

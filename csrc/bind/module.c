@@ -36,6 +36,8 @@ COUNTED(table, 6)
 COUNTED(spec, 7)
 COUNTED(inv_freq, 2)
 COUNTED(float32_powers, 2)
+COUNTED(add_bias, 7)
+COUNTED(bias_gradient, 5)
 
 #define FAST(name, doc) {#name, (PyCFunction)(void (*)(void))name##_counted, METH_FASTCALL, doc}
 static PyMethodDef methods[] = {
@@ -49,6 +51,8 @@ static PyMethodDef methods[] = {
     FAST(spec, "spec(inv_freq, axis_of_freq, layout, head_dim, rotary_offset, scale, as_float32)"),
     FAST(inv_freq, "inv_freq(base, rotary_dim)"),
     FAST(float32_powers, "float32_powers(base, rotary_dim)"),
+    FAST(add_bias, "add_bias(scores, out, where, mask, term, defer_above, stream)"),
+    FAST(bias_gradient, "bias_gradient(gradient, where, mask, term, sums)"),
     {"empty_like", pe_py_empty_like, METH_O, "empty_like(x)"},
     {"runtime", pe_py_runtime, METH_NOARGS, "runtime()"},
     {NULL, NULL, 0, NULL},

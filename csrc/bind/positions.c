@@ -105,9 +105,9 @@ static int use_batch_axis(const pe_array *a, int axis, ptrdiff_t x_batch, const 
     return -1;
 }
 
-static int parse_array(pe_state *state, PyObject *object, int axes, ptrdiff_t seq, ptrdiff_t x_batch,
-                       pe_position_args *p) {
-    if (view_numbers(state, object, &POSITIONS, p) < 0) return -1;
+static int parse_array(pe_state *state, PyObject *object, const argument *wanted, int axes, ptrdiff_t seq,
+                       ptrdiff_t x_batch, pe_position_args *p) {
+    if (view_numbers(state, object, wanted, p) < 0) return -1;
     const pe_array *a = &p->array;
     const pe_view *v = &a->view;
     int lead = axes > 1, ndim = v->ndim - lead;
@@ -127,9 +127,9 @@ static int parse_array(pe_state *state, PyObject *object, int axes, ptrdiff_t se
                          axes, seq, axes, seq, text);
         else
             PyErr_Format(PyExc_ValueError,
-                         "positions must have shape (seq,) = (%zd,) or (batch, seq) = (batch, %zd), "
+                         "%s must have shape (seq,) = (%zd,) or (batch, seq) = (batch, %zd), "
                          "got %s",
-                         seq, seq, text);
+                         p->name, seq, seq, text);
         return -1;
     }
     p->integral = a->dtype != PE_F64;
@@ -142,7 +142,7 @@ static int parse_array(pe_state *state, PyObject *object, int axes, ptrdiff_t se
                                   .data = v->data,
                                   .axis_stride = lead ? v->stride[0] : 0,
                                   .stride = v->stride[v->ndim - 1]};
-    return ndim == 2 ? use_batch_axis(a, lead, x_batch, "positions", p) : 0;
+    return ndim == 2 ? use_batch_axis(a, lead, x_batch, p->name, p) : 0;
 }
 
 static int parse_offset(pe_state *state, PyObject *object, ptrdiff_t x_batch, pe_position_args *p) {
@@ -190,7 +190,17 @@ int pe_parse_positions(pe_state *state, PyObject *positions, PyObject *offset, i
         PyErr_SetString(PyExc_ValueError, "positions and offset exclude each other: add the offset to the positions");
         return -1;
     }
-    return parse_array(state, positions, axes, seq, x_batch, p);
+    return parse_array(state, positions, &POSITIONS, axes, seq, x_batch, p);
+}
+
+int pe_parse_named_positions(pe_state *state, const char *name, PyObject *positions, int64_t start, ptrdiff_t seq,
+                             ptrdiff_t x_batch, pe_position_args *p) {
+    begin(p);
+    p->start = start, p->name = name, p->integral = true;
+    p->positions = (pe_positions){.kind = PE_RANGE, .data = (const char *)&p->start};
+    if (positions == Py_None) return 0;
+    argument wanted = {name, POSITIONS.expected, false};
+    return parse_array(state, positions, &wanted, 1, seq, x_batch, p);
 }
 
 /* ---- values ---- */
@@ -232,7 +242,7 @@ void pe_positions_clear(pe_position_args *p) {
 
 int pe_parse_table_positions(pe_state *state, PyObject *object, int axes, pe_position_args *p) {
     begin(p);
-    if (!PyLong_Check(object) || PyBool_Check(object)) return parse_array(state, object, axes, -1, -1, p);
+    if (!PyLong_Check(object) || PyBool_Check(object)) return parse_array(state, object, &POSITIONS, axes, -1, -1, p);
     p->seq = PyLong_AsSsize_t(object);
     p->batch = -1;
     p->positions = (pe_positions){.kind = PE_RANGE, .data = (const char *)&p->start};

@@ -173,4 +173,58 @@ typedef struct {
 enum pe_status pe_rotate_gradient(const struct pe_kernels *kernels, const pe_rotation *how, const pe_rows *rows,
                                   const pe_gradient *wanted, pe_poll *poll, void *context);
 
+/* ---- bias.c ---- */
+
+/* Which keys a query may see, by their positions. What it may not see becomes -inf. */
+enum pe_causal { PE_SEE_LATER, PE_MASK_LATER, PE_SKIP_LATER }; /* keys after the query: seen, -inf, left as they are */
+typedef struct {
+    enum pe_causal causal;
+    double left, right; /* -inf where query - key > left or key - query > right; INFINITY for no bound */
+    double sinks;       /* keys at positions below this are seen however far to the left they lie */
+} pe_mask;
+
+/* A line: slope * |u|, where u is key position - query position, or the key position itself (of_key). Slopes of u < 0 and
+ * of u >= 0 lie side by side: slopes[(batch row * batch_step + head) * 2 + (u >= 0)], batch_step 0 or the heads. */
+typedef struct {
+    const double *slopes;
+    size_t batch_step;
+    bool of_key;
+} pe_line;
+
+/* A value looked up: scale * (element at data + batch row * batch + head * head + query * query + key * key + n * step,
+ * strides in bytes), where n is index[clamp(key position - query position, low, high) - low], or an element of the
+ * matrix (queries, keys) where there is one. Every n is an element of the table: the caller has checked. */
+typedef struct {
+    const char *data;
+    enum pe_dtype dtype; /* any; read as float32, and as float64 for float64 scores */
+    ptrdiff_t batch, head, query, key, step;
+    size_t length; /* n < length */
+    const int32_t *index;
+    int64_t low, high; /* -2^31 < low <= high < 2^31 */
+    const char *matrix;
+    ptrdiff_t matrix_query, matrix_key; /* bytes between int32 */
+    double scale;
+} pe_lookup;
+
+/* Scores (.., heads, queries, keys), two axes at least; where there are four, the first is the batch.
+ * y = x + bias wherever the mask sees the key. x is NULL (the bias itself), y itself, or does not overlap y. A line and a
+ * lookup exclude each other; without either the call only masks. Positions are checked, below 2^30 in size, integers for
+ * a lookup; where per_batch is set they differ between batch rows. `stream` writes what is not read past the caches. */
+typedef struct {
+    pe_positions query, key;
+    bool per_batch;
+    pe_mask mask;
+    const pe_line *line;
+    const pe_lookup *lookup;
+    bool stream;
+} pe_bias;
+
+enum pe_status pe_add_bias(const struct pe_kernels *kernels, const pe_bias *bias, const pe_view *x, const pe_view *y,
+                           pe_poll *poll, void *context);
+
+/* The gradient of what was added, of the gradient g of the scores: added to sums, in float64, each sum in an order that
+ * depends on the shape alone. Of a line: (batch rows or 1, heads, 2), as its slopes lie. Of a lookup whose table knows no
+ * batch, query or key: (heads, length). What the mask hides counts for nothing. */
+enum pe_status pe_bias_gradient(const pe_bias *bias, const pe_view *g, double *sums, pe_poll *poll, void *context);
+
 #endif

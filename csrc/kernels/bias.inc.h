@@ -31,8 +31,7 @@ PE_KERNEL void PE_NAME(lookup)(const struct pe_lookup_run *run) {
     const PE_R *t = (const PE_R *)run->t;
     PE_VEC scale = PE_OP(set)((PE_R)run->scale);
     size_t i = 0, n = run->n;
-    for (; i + PE_LANES <= n; i += PE_LANES)
-        PE_NAME(lookup_step)(x + i, y + i, t, run->index + i, scale, PE_LANES);
+    for (; i + PE_LANES <= n; i += PE_LANES) PE_NAME(lookup_step)(x + i, y + i, t, run->index + i, scale, PE_LANES);
     if (i == n) return;
     int32_t last[PE_LANES];
     for (size_t k = 0; k < PE_LANES; k++) last[k] = run->index[i + k < n ? i + k : n - 1];

@@ -1,0 +1,314 @@
+/* Biases from Python: scores, where queries and keys are, which keys are seen, and the term that is added.
+ *
+ * The Python face has made small arrays of what is small (slopes, indices); everything that meets the scores is checked
+ * here, before a byte is written.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "args.h"
+
+typedef struct {
+    pe_state *state;
+    const char *x_name;
+    pe_array x, y, table;
+    bool have_x, have_y;
+    pe_position_args query, key;
+    pe_bias bias;
+    pe_line line;
+    pe_lookup lookup;
+    PyObject *result; /* owned */
+} bias_call;
+
+static const pe_view *scores_of(const bias_call *call) {
+    return call->have_x ? &call->x.view : &call->y.view;
+}
+
+static ptrdiff_t axis_length(const pe_view *v, int from_end) {
+    return v->ndim >= from_end ? v->shape[v->ndim - from_end] : 1;
+}
+
+static ptrdiff_t batch_of(const pe_view *v) { /* -1 where there is no such axis */
+    return v->ndim >= 4 ? v->shape[0] : -1;
+}
+
+static int check_axes(const pe_view *v, const char *name) {
+    if (v->ndim >= 2) return 0;
+    PyErr_Format(PyExc_ValueError, "%s must have shape (.., heads, queries, keys), got %d axes", name, v->ndim);
+    return -1;
+}
+
+/* ---- where: (query_positions, key_positions, query_start) ---- */
+
+static int check_positions(const bias_call *call, const pe_position_args *p, size_t n) {
+    double twice[1] = {2}; /* which bounds positions by 2^30 */
+    pe_frequencies freq = {.inv_freq = twice, .pairs = 1, .axes = 1, .fastest = {2}};
+    size_t batch = p->per_batch ? (size_t)batch_of(scores_of(call)) : 1;
+    pe_release release;
+    pe_poll *poll = pe_release_begin(&release, pe_positions_read(&p->positions, 1, batch, n) * sizeof(double));
+    enum pe_status status = pe_check_positions(&freq, &p->positions, batch, n, poll, &release);
+    if (pe_release_end(&release) < 0) return -1;
+    if (status == PE_OK) return 0;
+    PyErr_Format(PyExc_ValueError, "%s must be finite and below 2**30 in size", p->name);
+    return -1;
+}
+
+static int parse_where(bias_call *call, PyObject *where) {
+    const pe_view *v = scores_of(call);
+    ptrdiff_t queries = axis_length(v, 2), keys = axis_length(v, 1);
+    long long start = PyLong_AsLongLong(PyTuple_GetItem(where, 2));
+    if (start == -1 && PyErr_Occurred()) return -1;
+    if (pe_parse_named_positions(call->state, "query_positions", PyTuple_GetItem(where, 0), start, queries, batch_of(v),
+                                 &call->query) < 0)
+        return -1;
+    if (pe_parse_named_positions(call->state, "key_positions", PyTuple_GetItem(where, 1), 0, keys, batch_of(v),
+                                 &call->key) < 0)
+        return -1;
+    if (check_positions(call, &call->query, (size_t)queries) < 0) return -1;
+    if (check_positions(call, &call->key, (size_t)keys) < 0) return -1;
+    call->bias.query = call->query.positions, call->bias.key = call->key.positions;
+    call->bias.per_batch = call->query.per_batch || call->key.per_batch;
+    return 0;
+}
+
+/* ---- mask: (causal, left, right, sinks) ---- */
+
+static int parse_mask(bias_call *call, PyObject *mask) {
+    call->bias.mask = (pe_mask){.causal = (enum pe_causal)PyLong_AsLong(PyTuple_GetItem(mask, 0)),
+                                .left = PyFloat_AsDouble(PyTuple_GetItem(mask, 1)),
+                                .right = PyFloat_AsDouble(PyTuple_GetItem(mask, 2)),
+                                .sinks = PyFloat_AsDouble(PyTuple_GetItem(mask, 3))};
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+/* ---- term: None, (slopes, of_key), or (table, roles, index, low, scale) ---- */
+
+/* slopes: float64 (1 or batch, heads, 2), contiguous */
+static int parse_line(bias_call *call, PyObject *term) {
+    PyArrayObject *slopes = (PyArrayObject *)PyTuple_GetItem(term, 0);
+    const pe_view *v = scores_of(call);
+    ptrdiff_t rows = PyArray_DIM(slopes, 0), heads = PyArray_DIM(slopes, 1), batch = batch_of(v);
+    char text[256];
+    if (heads != axis_length(v, 3) || (rows != 1 && rows != batch)) {
+        pe_shape_text(v, text, sizeof text);
+        PyErr_Format(PyExc_ValueError,
+                     rows == 1
+                         ? "%s of shape %s must have as many heads as there are slopes, %zd"
+                         : "%s of shape %s must have as many batch rows and heads as there are slopes, (%zd, %zd)",
+                     call->x_name, text, rows == 1 ? heads : rows, heads);
+        return -1;
+    }
+    call->line = (pe_line){.slopes = PyArray_DATA(slopes),
+                           .batch_step = rows > 1 ? (size_t)heads : 0,
+                           .of_key = PyObject_IsTrue(PyTuple_GetItem(term, 1))};
+    call->bias.line = &call->line;
+    return 0;
+}
+
+/* the stride that a letter of roles names, and how long its axis must be; -1 for any length */
+static ptrdiff_t *role(bias_call *call, char letter, ptrdiff_t *length) {
+    const pe_view *v = scores_of(call);
+    pe_lookup *l = &call->lookup;
+    switch (letter) {
+        case 'b': return *length = batch_of(v), &l->batch;
+        case 'h': return *length = axis_length(v, 3), &l->head;
+        case 'q': return *length = axis_length(v, 2), &l->query;
+        case 'k': return *length = axis_length(v, 1), &l->key;
+        default: return *length = -1, &l->step;
+    }
+}
+
+static int parse_table(bias_call *call, PyObject *object, const char *roles) {
+    if (pe_array_float(call->state, object, "table", &call->table) < 0) return -1;
+    const pe_view *t = &call->table.view;
+    char text[256], other[256];
+    if (t->ndim != (int)strlen(roles)) {
+        PyErr_Format(PyExc_ValueError, "table must have %zd axes, got shape %s", (Py_ssize_t)strlen(roles),
+                     pe_shape_text(t, text, sizeof text));
+        return -1;
+    }
+    for (int i = 0; i < t->ndim; i++) {
+        ptrdiff_t length, *stride = role(call, roles[i], &length);
+        if (length >= 0 && t->shape[i] != length) {
+            PyErr_Format(PyExc_ValueError,
+                         "table of shape %s does not fit %s of shape %s: axis %d must have length %zd",
+                         pe_shape_text(t, text, sizeof text), call->x_name,
+                         pe_shape_text(scores_of(call), other, sizeof other), i, (Py_ssize_t)length);
+            return -1;
+        }
+        *stride = t->stride[i];
+        if (length < 0) call->lookup.length = (size_t)t->shape[i];
+    }
+    call->lookup.data = t->data, call->lookup.dtype = t->dtype;
+    return 0;
+}
+
+/* index: int32, (distances,) from low on, contiguous, or (queries, keys) */
+static int parse_index(bias_call *call, PyArrayObject *index, int64_t low) {
+    pe_lookup *l = &call->lookup;
+    const pe_view *v = scores_of(call);
+    bool matrix = PyArray_NDIM(index) == 2;
+    ptrdiff_t rows = matrix ? PyArray_DIM(index, 0) : 1, columns = PyArray_DIM(index, matrix ? 1 : 0);
+    ptrdiff_t row_step = matrix ? PyArray_STRIDE(index, 0) : 0, step = PyArray_STRIDE(index, matrix ? 1 : 0);
+    if (matrix && (rows != axis_length(v, 2) || columns != axis_length(v, 1))) {
+        PyErr_Format(PyExc_ValueError, "index must have shape (queries, keys) = (%zd, %zd), got (%zd, %zd)",
+                     (Py_ssize_t)axis_length(v, 2), (Py_ssize_t)axis_length(v, 1), rows, columns);
+        return -1;
+    }
+    for (ptrdiff_t i = 0; i < rows; i++)
+        for (ptrdiff_t j = 0; j < columns; j++) {
+            int32_t n = *(const int32_t *)(PyArray_BYTES(index) + i * row_step + j * step);
+            if (n >= 0 && (size_t)n < l->length) continue;
+            PyErr_Format(PyExc_IndexError, "index %d is outside the table, which has %zd entries", n,
+                         (Py_ssize_t)l->length);
+            return -1;
+        }
+    if (matrix)
+        l->matrix = PyArray_BYTES(index), l->matrix_query = row_step, l->matrix_key = step;
+    else
+        l->index = PyArray_DATA(index), l->low = low, l->high = low + columns - 1;
+    return 0;
+}
+
+static int parse_lookup(bias_call *call, PyObject *term) {
+    char roles[8] = "";
+    Py_ssize_t length = 0;
+    const char *text = PyUnicode_AsUTF8AndSize(PyTuple_GetItem(term, 1), &length);
+    if (text == NULL) return -1;
+    memcpy(roles, text, length < 7 ? (size_t)length : 7);
+    call->lookup = (pe_lookup){.scale = PyFloat_AsDouble(PyTuple_GetItem(term, 4))};
+    long long low = PyLong_AsLongLong(PyTuple_GetItem(term, 3));
+    if (PyErr_Occurred()) return -1;
+    if (parse_table(call, PyTuple_GetItem(term, 0), roles) < 0) return -1;
+    if (!call->query.integral || !call->key.integral) {
+        PyErr_SetString(PyExc_TypeError, "positions whose difference selects a value must be integers, got floats");
+        return -1;
+    }
+    call->bias.lookup = &call->lookup;
+    return parse_index(call, (PyArrayObject *)PyTuple_GetItem(term, 2), low);
+}
+
+static int parse_term(bias_call *call, PyObject *term) {
+    if (term == Py_None) return 0;
+    return PyTuple_Size(term) == 2 ? parse_line(call, term) : parse_lookup(call, term);
+}
+
+/* ---- outputs ---- */
+
+static int parse_output(bias_call *call, PyObject *object) {
+    if (object == Py_None) return 0;
+    call->have_y = true;
+    if (call->have_x && object == call->x.object) {
+        call->y = call->x;
+        call->y.owner = NULL;
+    } else {
+        if (pe_array_float(call->state, object, "out", &call->y) < 0) return -1;
+        if (call->have_x && pe_check_same_shape(&call->x, call->x_name, &call->y, "out") < 0) return -1;
+        if (call->have_x && pe_same_or_disjoint(&call->x, call->x_name, &call->y, "out") < 0) return -1;
+    }
+    call->result = Py_NewRef(object);
+    return pe_check_output(&call->y, "out");
+}
+
+static int check_outputs(const bias_call *call) {
+    if (!call->have_y) return 0;
+    if (pe_check_positions_disjoint(&call->query, &call->y, "out") < 0) return -1;
+    if (pe_check_positions_disjoint(&call->key, &call->y, "out") < 0) return -1;
+    return call->bias.lookup ? pe_check_disjoint(&call->y, "out", &call->table, "table") : 0;
+}
+
+/* ---- add_bias(scores or None, out or None, where, mask, term, defer_above, stream) ---- */
+
+static void begin(bias_call *call, PyObject *module) {
+    memset(call, 0, sizeof *call);
+    call->state = pe_get_state(module);
+}
+
+static void clear(bias_call *call) {
+    pe_array_clear(&call->x);
+    pe_array_clear(&call->y);
+    pe_array_clear(&call->table);
+    pe_positions_clear(&call->query);
+    pe_positions_clear(&call->key);
+    Py_XDECREF(call->result);
+}
+
+static int parse(bias_call *call, PyObject *const *args) {
+    call->x_name = args[0] == Py_None ? "out" : "scores";
+    if (args[0] != Py_None) {
+        if (pe_array_float(call->state, args[0], "scores", &call->x) < 0) return -1;
+        call->have_x = true;
+    }
+    if (parse_output(call, args[1]) < 0) return -1;
+    if (check_axes(scores_of(call), call->x_name) < 0) return -1;
+    if (parse_where(call, args[2]) < 0 || parse_mask(call, args[3]) < 0 || parse_term(call, args[4]) < 0) return -1;
+    return check_outputs(call);
+}
+
+static int work(bias_call *call, size_t bytes, bool stream) {
+    pe_release release;
+    call->bias.stream = stream || bytes > PE_STREAM_BYTES;
+    pe_poll *poll = pe_release_begin(&release, bytes);
+    pe_add_bias(call->state->kernels, &call->bias, call->have_x ? &call->x.view : NULL, &call->y.view, poll, &release);
+    return pe_release_end(&release);
+}
+
+static int announce_write(bias_call *call) {
+    if (!call->have_y || call->y.kind != PE_KIND_TORCH) return 0; /* nobody can have saved a fresh tensor */
+    return pe_tensors_written(call->state, &call->y.object, 1);
+}
+
+static PyObject *run(bias_call *call, PyObject *const *args) {
+    if (parse(call, args) < 0) return NULL;
+    const pe_view *v = scores_of(call);
+    size_t bytes = pe_elements(v) * pe_itemsize(v->dtype), limit = PyLong_AsSize_t(args[5]);
+    int stream = PyObject_IsTrue(args[6]);
+    if (PyErr_Occurred()) return NULL;
+    if (bytes > limit) return PyLong_FromSize_t(bytes);
+    if (!call->have_y) {
+        call->result = pe_array_like(call->state, &call->x);
+        if (call->result == NULL || pe_array_float(call->state, call->result, "out", &call->y) < 0) return NULL;
+    }
+    if (work(call, bytes, stream) < 0) {
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        announce_write(call);
+        PyErr_Restore(type, value, traceback);
+        return NULL;
+    }
+    return announce_write(call) < 0 ? NULL : Py_NewRef(call->result);
+}
+
+PyObject *pe_py_add_bias(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    (void)n;
+    bias_call call;
+    begin(&call, module);
+    PyObject *result = run(&call, args);
+    clear(&call);
+    return result;
+}
+
+/* ---- bias_gradient(gradient, where, mask, term, sums) ---- */
+
+static PyObject *run_gradient(bias_call *call, PyObject *const *args) {
+    call->x_name = "gradient";
+    if (pe_array_float(call->state, args[0], "gradient", &call->x) < 0) return NULL;
+    call->have_x = true;
+    if (check_axes(&call->x.view, "gradient") < 0) return NULL;
+    if (parse_where(call, args[1]) < 0 || parse_mask(call, args[2]) < 0 || parse_term(call, args[3]) < 0) return NULL;
+    pe_release release;
+    pe_poll *poll = pe_release_begin(&release, pe_elements(&call->x.view) * pe_itemsize(call->x.view.dtype));
+    pe_bias_gradient(&call->bias, &call->x.view, PyArray_DATA((PyArrayObject *)args[4]), poll, &release);
+    if (pe_release_end(&release) < 0) return NULL;
+    return Py_NewRef(Py_None);
+}
+
+/* sums: float64, contiguous, of the shape that core names; for a lookup the table only gives its shape */
+PyObject *pe_py_bias_gradient(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    (void)n;
+    bias_call call;
+    begin(&call, module);
+    PyObject *result = run_gradient(&call, args);
+    clear(&call);
+    return result;
+}

@@ -1,0 +1,326 @@
+/* The driver of biases: rows of scores, each run of keys with its term, and nothing of the scores' size anywhere.
+ *
+ * A term is a line of an integer that counts up (computed in registers), or a row of values or indices that lies on the
+ * stack of the call. Rows whose values depend on key - query alone are windows on one diagonal vector of a head, each
+ * one element before the last one's. Everything else is made for a tile of queries and keys, once for all heads that
+ * share it. A bias without scores is the same sum, with a row of zeros.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "bias.h"
+#include "walk.h"
+
+enum { POLL_BYTES = 1 << 20, PIECE_BYTES = 8192, DIAGONAL = 4096, FEW_ROWS = 8 };
+
+/* How a row's term is had. */
+enum method {
+    NOTHING,     /* a mask alone */
+    LINE,        /* counted in registers */
+    LINE_LISTED, /* |u| of listed positions */
+    DIAGONALS,   /* values of key - query, from a window on a head's diagonal vector */
+    GATHERED,    /* values gathered where they lie: offsets are shared by all heads */
+    LISTED       /* values loaded one by one */
+};
+
+struct call {
+    const struct pe_kernels *kernels;
+    const pe_bias *bias;
+    const pe_view *x, *y;
+    enum method method;
+    enum pe_dtype dtype;
+    size_t size, value_size; /* bytes of an element; of a value: float32, or float64 for float64 scores */
+    ptrdiff_t x_query, x_key, y_query, y_key;
+    size_t queries, keys;
+    bool x_plain, y_plain, in_place, split;
+    pe_poll *poll;
+    void *context;
+    size_t polled;
+    struct pe_bias_tile tile;
+    PE_ALIGNED(64) char values[PE_LISTED * sizeof(double)]; /* of a tile: values, or int32 */
+    PE_ALIGNED(64) char row_values[PE_LISTED_WIDTH * sizeof(double)];
+    PE_ALIGNED(64) char stage[PIECE_BYTES];
+    PE_ALIGNED(64)
+    char zeros[PIECE_BYTES]; /* what a bias without scores is added to: negative ones leave all as it is */
+    PE_ALIGNED(64) char infinite[PIECE_BYTES]; /* -inf */
+};
+
+/* The term of a row, at the tile's first column. */
+struct term {
+    double slope[2];
+    int32_t first;
+    const char *values;
+    const int32_t *index;
+};
+
+static size_t min_size(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+
+/* ---- planning ---- */
+
+static void fill(char *buffer, enum pe_dtype dtype, uint64_t f64, uint32_t f32, uint16_t f16, uint16_t bf16) {
+    size_t size = pe_itemsize(dtype);
+    const void *one = dtype == PE_F64   ? (const void *)&f64
+                      : dtype == PE_F32 ? (const void *)&f32
+                      : dtype == PE_F16 ? (const void *)&f16
+                                        : (const void *)&bf16;
+    pe_move_elements(buffer, (ptrdiff_t)size, one, 0, PIECE_BYTES / size, size);
+}
+
+static bool fits_int32(ptrdiff_t step, size_t n, size_t size) {
+    double reach = fabs((double)step) / (double)size * (double)n;
+    return step % (ptrdiff_t)size == 0 && reach < 0x1p30;
+}
+
+static enum method choose(const struct call *c) {
+    const pe_lookup *l = c->bias->lookup;
+    if (c->bias->line) return c->tile.counted ? LINE : LINE_LISTED;
+    if (l == NULL) return NOTHING;
+    bool by_distance = !l->matrix && !l->query && !l->key && c->tile.counted;
+    if (by_distance && c->queries >= FEW_ROWS) return DIAGONALS;
+    enum pe_dtype wanted = c->dtype == PE_F64 ? PE_F64 : PE_F32;
+    bool fits = fits_int32(l->step, l->length, c->value_size) && fits_int32(l->key, c->keys, c->value_size);
+    return l->dtype == wanted && fits ? GATHERED : LISTED;
+}
+
+static void plan(struct call *c, const struct pe_kernels *kernels, const pe_bias *bias, const pe_view *x,
+                 const pe_view *y) {
+    int query = y->ndim - 2, key = y->ndim - 1;
+    c->kernels = kernels, c->bias = bias, c->x = x, c->y = y;
+    c->dtype = y->dtype;
+    c->size = pe_itemsize(y->dtype);
+    c->value_size = y->dtype == PE_F64 ? sizeof(double) : sizeof(float);
+    c->queries = (size_t)y->shape[query], c->keys = (size_t)y->shape[key];
+    c->x_query = x ? x->stride[query] : 0, c->x_key = x ? x->stride[key] : 0;
+    c->y_query = y->stride[query], c->y_key = y->stride[key];
+    c->x_plain = x && (c->keys == 1 || c->x_key == (ptrdiff_t)c->size);
+    c->y_plain = c->keys == 1 || c->y_key == (ptrdiff_t)c->size;
+    c->in_place = x && x->data == y->data;
+    c->tile.counted = bias->query.kind == PE_RANGE && bias->key.kind == PE_RANGE;
+    c->method = choose(c);
+    bool listed = c->method == LINE_LISTED || c->method == GATHERED || c->method == LISTED;
+    pe_bias_tile_begin(bias, listed, c->queries, c->keys, &c->tile);
+    if (c->method == DIAGONALS) { /* the vector of a tile fits */
+        c->tile.columns = min_size(c->tile.columns, DIAGONAL / 2);
+        c->tile.rows = min_size(c->queries, DIAGONAL - c->tile.columns + 1);
+    }
+    size_t batch = y->ndim >= 4 ? (size_t)y->shape[0] : 1, heads = y->ndim >= 3 ? (size_t)y->shape[y->ndim - 3] : 1;
+    c->split = bias->line && pe_line_splits(bias->line, batch, heads);
+    fill(c->infinite, c->dtype, 0xfff0000000000000u, 0xff800000u, 0xfc00, 0xff80);
+    if (x == NULL && c->method == NOTHING)
+        memset(c->zeros, 0, sizeof c->zeros);
+    else if (x == NULL)
+        fill(c->zeros, c->dtype, 0x8000000000000000u, 0x80000000u, 0x8000, 0x8000);
+}
+
+/* ---- what all heads share ---- */
+
+static void put_value(const struct call *c, char *row, size_t column, double value) {
+    if (c->dtype == PE_F64)
+        ((double *)(void *)row)[column] = value;
+    else
+        ((float *)(void *)row)[column] = (float)value;
+}
+
+static void fill_tile(struct call *c) {
+    struct pe_bias_tile *tile = &c->tile;
+    const pe_lookup *l = c->bias->lookup;
+    if (!tile->counted) pe_bias_list_runs(c->bias, c->split, tile);
+    for (size_t row = 0; row < tile->rows; row++) {
+        if (c->method == LINE_LISTED) {
+            char *to = c->values + row * tile->columns * c->value_size;
+            for (size_t k = 0; k < tile->columns; k++)
+                put_value(c, to, k, fabs(pe_bias_measure(c->bias, tile, row, k)));
+        } else if (c->method == GATHERED || c->method == LISTED) {
+            int32_t *n = (int32_t *)(void *)c->values + row * tile->columns;
+            pe_bias_indices(c->bias, tile, row, n);
+            if (c->method == LISTED) continue;
+            int32_t step = (int32_t)(l->step / (ptrdiff_t)c->value_size);
+            int32_t key = (int32_t)(l->key / (ptrdiff_t)c->value_size);
+            for (size_t k = 0; k < tile->columns; k++) n[k] = n[k] * step + (int32_t)(tile->j + k) * key;
+        }
+    }
+}
+
+/* ---- what a head has of its own ---- */
+
+static const char *lookup_base(const pe_lookup *l, const struct pe_place *place) {
+    return l->data + (ptrdiff_t)place->batch * l->batch + (ptrdiff_t)place->head * l->head;
+}
+
+/* values of every key - query of the tile, smallest first */
+static void fill_diagonal(struct call *c, const struct pe_place *place) {
+    const pe_lookup *l = c->bias->lookup;
+    const struct pe_bias_tile *tile = &c->tile;
+    const char *base = lookup_base(l, place);
+    double p = pe_position(&c->bias->query, 0, tile->batch, tile->i + tile->rows - 1);
+    int64_t u = (int64_t)(pe_position(&c->bias->key, 0, tile->batch, tile->j) - p);
+    for (size_t k = 0; k < tile->rows + tile->columns - 1; k++, u++) {
+        int64_t clamped = u < l->low ? l->low : u > l->high ? l->high : u;
+        put_value(c, c->values, k, pe_load(base + l->index[clamped - l->low] * l->step, l->dtype));
+    }
+}
+
+static void fill_row(struct call *c, const struct pe_place *place, size_t row) {
+    const pe_lookup *l = c->bias->lookup;
+    const int32_t *n = (const int32_t *)(const void *)c->values + row * c->tile.columns;
+    const char *base = lookup_base(l, place) + (ptrdiff_t)(c->tile.i + row) * l->query + (ptrdiff_t)c->tile.j * l->key;
+    for (size_t k = 0; k < c->tile.columns; k++, base += l->key)
+        put_value(c, c->row_values, k, pe_load(base + n[k] * l->step, l->dtype));
+}
+
+static struct term row_term(struct call *c, const struct pe_place *place, size_t row) {
+    struct term term = {.first = 0};
+    const pe_bias *bias = c->bias;
+    const struct pe_bias_tile *tile = &c->tile;
+    size_t width = tile->columns * c->value_size;
+    if (bias->line) {
+        const double *slopes = bias->line->slopes + 2 * (place->batch * bias->line->batch_step + place->head);
+        term.slope[0] = slopes[0], term.slope[1] = slopes[1];
+    }
+    switch (c->method) {
+        case LINE: term.first = (int32_t)pe_bias_measure(bias, tile, row, 0); break;
+        case LINE_LISTED: term.values = c->values + row * width; break;
+        case DIAGONALS: term.values = c->values + (tile->rows - 1 - row) * c->value_size; break;
+        case GATHERED:
+            term.index = (const int32_t *)(const void *)c->values + row * tile->columns;
+            term.values = lookup_base(bias->lookup, place) + (ptrdiff_t)(tile->i + row) * bias->lookup->query;
+            break;
+        case LISTED: fill_row(c, place, row), term.values = c->row_values; break;
+        default: break;
+    }
+    return term;
+}
+
+/* ---- runs ---- */
+
+/* n elements that lie side by side, from column `at` of the tile on */
+static void add_part(const struct call *c, const struct term *term, uint32_t kind, size_t at, const char *x, char *y,
+                     size_t n) {
+    double slope = term->slope[kind == PE_RUN_HIGH];
+    if (c->method == NOTHING) {
+        memcpy(y, x, n * c->size);
+    } else if (c->method == LINE) {
+        struct pe_line_run run = {.x = x, .y = y, .slope = slope, .first = term->first + (int32_t)at, .n = n};
+        c->kernels->line[c->dtype](&run);
+    } else if (c->method == GATHERED) {
+        struct pe_lookup_run run = {
+            .x = x, .y = y, .t = term->values, .index = term->index + at, .scale = c->bias->lookup->scale, .n = n};
+        c->kernels->lookup[c->dtype](&run);
+    } else {
+        struct pe_add run = {.x = x,
+                             .y = y,
+                             .table = term->values + at * c->value_size,
+                             .scale = c->bias->line ? slope : c->bias->lookup->scale,
+                             .rows = 1,
+                             .n = n};
+        c->kernels->add[c->dtype](&run);
+    }
+}
+
+static void mask_run(const struct call *c, char *y, size_t n) {
+    if (!c->y_plain) {
+        pe_move_elements(y, c->y_key, c->infinite, 0, n, c->size);
+        return;
+    }
+    for (size_t bytes = n * c->size, done = 0; done < bytes; done += PIECE_BYTES) {
+        size_t piece = min_size(PIECE_BYTES, bytes - done);
+        if (c->bias->stream)
+            c->kernels->stream(y + done, c->infinite, piece);
+        else
+            memcpy(y + done, c->infinite, piece);
+    }
+}
+
+static void see_run(struct call *c, const struct term *term, uint32_t kind, size_t at, const char *x, char *y,
+                    size_t n) {
+    bool stream = c->bias->stream && c->y_plain && !c->in_place;
+    if (c->method == NOTHING && c->in_place) return;
+    if (c->x_plain && c->y_plain && !stream) {
+        add_part(c, term, kind, at, x, y, n);
+        return;
+    }
+    for (size_t most = PIECE_BYTES / c->size, i = 0; i < n; i += most) {
+        size_t part = min_size(most, n - i);
+        const char *from = c->zeros;
+        char *to = y + (ptrdiff_t)i * c->y_key;
+        if (c->x) from = x + (ptrdiff_t)i * c->x_key;
+        if (c->x && !c->x_plain) {
+            pe_move_elements(c->stage, (ptrdiff_t)c->size, from, c->x_key, part, c->size);
+            from = c->stage;
+        }
+        add_part(c, term, kind, at + i, from, c->y_plain && !stream ? to : c->stage, part);
+        if (stream)
+            c->kernels->stream(to, c->stage, part * c->size);
+        else if (!c->y_plain)
+            pe_move_elements(to, c->y_key, c->stage, (ptrdiff_t)c->size, part, c->size);
+    }
+}
+
+static void do_row(struct call *c, const struct pe_place *place, size_t row) {
+    const struct pe_bias_tile *tile = &c->tile;
+    struct pe_seen local[PE_MOST_RUNS];
+    const struct pe_seen *runs;
+    size_t n = pe_bias_runs(c->bias, c->split, tile, row, local, &runs), at = 0;
+    struct term term = row_term(c, place, row);
+    ptrdiff_t i = (ptrdiff_t)(tile->i + row), j = (ptrdiff_t)tile->j;
+    const char *x = c->x ? place->x + i * c->x_query + j * c->x_key : NULL;
+    char *y = place->y + i * c->y_query + j * c->y_key;
+    for (size_t r = 0; r < n; at = runs[r++].end) {
+        char *to = y + (ptrdiff_t)at * c->y_key;
+        const char *from = x ? x + (ptrdiff_t)at * c->x_key : NULL;
+        if (runs[r].kind == PE_RUN_MASK)
+            mask_run(c, to, runs[r].end - at);
+        else if (runs[r].kind != PE_RUN_SKIP)
+            see_run(c, &term, runs[r].kind, at, from, to, runs[r].end - at);
+    }
+}
+
+/* ---- walking ---- */
+
+static bool stop(struct call *c) {
+    c->polled += c->tile.columns * c->size;
+    if (c->poll == NULL || c->polled < POLL_BYTES) return false;
+    c->polled = 0;
+    return c->poll(c->context);
+}
+
+static bool do_tile(struct call *c) {
+    struct pe_place place;
+    fill_tile(c);
+    pe_place_begin(c->x, c->y, c->bias->per_batch, c->tile.batch, &place);
+    do {
+        if (c->method == DIAGONALS) fill_diagonal(c, &place);
+        for (size_t row = 0; row < c->tile.rows; row++) {
+            do_row(c, &place, row);
+            if (stop(c)) return true;
+        }
+    } while (pe_place_next(c->x, c->y, c->bias->per_batch, &place));
+    return false;
+}
+
+static bool do_all(struct call *c) {
+    struct pe_bias_tile *tile = &c->tile;
+    size_t rows = tile->rows, columns = tile->columns;
+    size_t batch = c->bias->per_batch && c->y->ndim >= 4 ? (size_t)c->y->shape[0] : 1;
+    for (tile->batch = 0; tile->batch < batch; tile->batch++)
+        for (tile->i = 0; tile->i < c->queries; tile->i += rows)
+            for (tile->j = 0; tile->j < c->keys; tile->j += columns) {
+                tile->rows = min_size(rows, c->queries - tile->i);
+                tile->columns = min_size(columns, c->keys - tile->j);
+                if (do_tile(c)) return true;
+            }
+    return false;
+}
+
+enum pe_status pe_add_bias(const struct pe_kernels *kernels, const pe_bias *bias, const pe_view *x, const pe_view *y,
+                           pe_poll *poll, void *context) {
+    struct call c;
+    if (pe_elements(y) == 0) return PE_OK;
+    plan(&c, kernels, bias, x, y);
+    c.poll = poll, c.context = context, c.polled = 0;
+    bool stopped = do_all(&c);
+    if (bias->stream) kernels->stream_end();
+    return stopped ? PE_STOPPED : PE_OK;
+}
