@@ -25,6 +25,7 @@ PROGRAMS = ("checkasm", "core_test")
 HASHES = {
     "kernels": "b94033a04e1edbd5",
     "add": "9628beae04bf5f2f",
+    "bias": "b869245db7d13120",
     "relative": "88ca56b084026c95",
     "core": "c0dd3f8f303ab7be",
 }

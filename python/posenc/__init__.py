@@ -15,6 +15,7 @@ True
 import importlib
 from typing import Any
 
+from posenc.bias import add_alibi, alibi_bias, alibi_slopes, mask_scores
 from posenc.rotary import Rope
 from posenc.runtime import get_num_threads, set_num_threads, show_runtime
 from posenc.tables import apply_rotary_emb, rotary_table
@@ -24,13 +25,18 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Rope",
+    "add_alibi",
+    "alibi_bias",
+    "alibi_slopes",
     "apply_rotary_emb",
     "axes",
+    "bias",
     "checks",
     "config",
     "consistency",
     "get_num_threads",
     "gradients",
+    "mask_scores",
     "permute_rotary_weights",
     "positions",
     "query_scale",

@@ -69,5 +69,23 @@ def spec(
 ) -> _Spec: ...
 def inv_freq(base: float, rotary_dim: int, /) -> npt.NDArray[np.float64]: ...
 def float32_powers(base: float, rotary_dim: int, /) -> npt.NDArray[np.float64]: ...
+def add_bias(
+    scores: Any,
+    out: Any,
+    where: tuple[Any, Any, int],
+    mask: tuple[int, float, float, float],
+    term: tuple[Any, ...] | None,
+    defer_above: int,
+    stream: bool,
+    /,
+) -> Any: ...
+def bias_gradient(
+    gradient: Any,
+    where: tuple[Any, Any, int],
+    mask: tuple[int, float, float, float],
+    term: tuple[Any, ...],
+    sums: npt.NDArray[np.float64],
+    /,
+) -> None: ...
 def empty_like(x: Any, /) -> Any: ...
 def runtime() -> tuple[str, tuple[str, ...]]: ...

@@ -21,3 +21,9 @@ def log(x: float) -> float:
 def power(x: float, y: float) -> float:
     """Return x ** y for x > 0, correctly rounded."""
     return float(_DIGITS.exp(_DIGITS.multiply(Decimal(y), _DIGITS.ln(Decimal(x)))))
+
+
+def power_of_two(exponent: float, numerator: int, denominator: int) -> float:
+    """Return 2 ** (-exponent * numerator / denominator), correctly rounded."""
+    x = _DIGITS.divide(_DIGITS.multiply(Decimal(exponent), numerator), denominator)
+    return float(_DIGITS.exp(_DIGITS.multiply(-x, _DIGITS.ln(Decimal(2)))))

@@ -147,3 +147,49 @@ def position_gradient(of_angles: Array, frequencies: Array, axis_of_freq: Array 
         return np.asarray(weighted.sum(-1))
     axes = np.asarray(axis_of_freq)
     return np.stack([weighted[..., axes == axis].sum(-1) for axis in range(axes.max() + 1)])
+
+
+# ---- biases of scores (.., heads, queries, keys); positions (queries,), (keys,) or with a batch axis before ----
+
+
+def distances(query: Array, key: Array) -> Array:
+    """Key position - query position: (queries, keys), or (batch, 1, queries, keys)."""
+    query, key = (np.asarray(p, np.float64) for p in (query, key))
+    u = key[..., None, :] - query[..., :, None]
+    return np.asarray(u[:, None] if u.ndim == 3 else u)
+
+
+def keys_seen(query: Array, key: Array, causal: bool, left: float, right: float, sinks: int) -> Array:
+    """Return which keys a query sees."""
+    u = distances(query, key)
+    at_sink = distances(np.zeros_like(query), key) < sinks
+    seen = (-u <= left) | at_sink
+    return np.asarray(seen & (u <= right) & ((u <= 0) | (not causal)))
+
+
+def alibi(slopes: Array, query: Array, key: Array, form: str = "distance", right_slopes: Array | None = None) -> Array:
+    """Return the bias of ALiBi; slopes (heads,) or (batch, heads)."""
+    left, right = (
+        np.asarray(m, np.float64)[..., None, None] for m in (slopes, slopes if right_slopes is None else right_slopes)
+    )
+    if form == "key":
+        return np.asarray(left * distances(np.zeros_like(query), key))
+    u = distances(query, key)
+    return np.asarray(-np.where(u < 0, left, right) * np.abs(u))
+
+
+def t5_bucket(distance: Array, bidirectional: bool, num_buckets: int, max_distance: int) -> Array:
+    """Return the bucket of key position - query position, by logarithms."""
+    distance = np.asarray(distance)
+    buckets = num_buckets // 2 if bidirectional else num_buckets
+    later = buckets * (distance > 0) if bidirectional else 0 * distance
+    d = np.abs(distance) if bidirectional else np.maximum(-distance, 0)
+    exact = buckets // 2
+    ratio = np.log(np.maximum(d, 1) / exact) / np.log(max_distance / exact)
+    far = np.minimum(exact + np.trunc(ratio * (buckets - exact) + 1e-12), buckets - 1)
+    return np.asarray(later + np.where(d < exact, d, far)).astype(np.int64)
+
+
+def masked(x: Array, bias: Array | float, seen: Array) -> Array:
+    """Return x + bias where a key is seen, and -inf elsewhere."""
+    return np.where(seen, np.asarray(x, np.float64) + bias, -np.inf)

@@ -506,6 +506,7 @@ static void try_moves(const struct pe_kernels *kernels, struct source *s) {
 }
 
 #include "checkasm_add.h"
+#include "checkasm_bias.h"
 #include "checkasm_relative.h"
 
 /* ---- one hash of fixed results ---- */
@@ -653,10 +654,12 @@ static void check_level(const struct pe_kernels *kernels) {
     try_moves(kernels, &s);
     try_adds(kernels, &s);
     try_zips(kernels, &s);
+    try_biases(kernels, &s);
     try_relative(kernels, &s);
     printf("%-8s %llu cases, %llu failed\n", kernels->name, tried, failed - failed_before);
     printf("hash kernels %-8s %016llx\n", kernels->name, (unsigned long long)hash_level(kernels));
     printf("hash add     %-8s %016llx\n", kernels->name, (unsigned long long)hash_adds(kernels));
+    printf("hash bias    %-8s %016llx\n", kernels->name, (unsigned long long)hash_biases(kernels));
     printf("hash relative %-7s %016llx\n", kernels->name, (unsigned long long)hash_relative(kernels));
     fflush(stdout);
 }

@@ -1,0 +1,140 @@
+"""What every bias shares: where queries and keys are, which keys are seen, and the one call into C."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from posenc import _core, _split, runtime
+from posenc import _parameters as check
+from posenc.bias import _parts
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+#: (causal, left, right, sinks) as C takes them
+Mask = tuple[int, float, float, float]
+#: (query positions, key positions, first query position)
+Where = tuple[Any, Any, int]
+
+LARGEST_POSITION = 1 << 30
+
+
+def mask_of(causal: Any, window: Any, sinks: Any) -> Mask:
+    """Return a mask as C takes it, from what a caller may say."""
+    if isinstance(causal, str):
+        if causal != "skip":
+            raise ValueError(f"causal must be True, False or 'skip', got {causal!r}")
+        code = 2
+    elif isinstance(causal, (bool, np.bool_)):
+        code = int(causal)
+    else:
+        raise TypeError(f"causal must be True, False or 'skip', got {check.shown(causal)}")
+    left, right = _window(window)
+    return code, left, right, float(check.integer("sinks", sinks, 0, LARGEST_POSITION))
+
+
+def _window(window: Any) -> tuple[float, float]:
+    """Return how far to the left and to the right keys are seen; infinity for no bound."""
+    if window is None:
+        return math.inf, math.inf
+    if isinstance(window, (tuple, list)):
+        if len(window) != 2:
+            raise ValueError(f"window must be a number of keys or a pair (left, right), got {check.shown(window)}")
+        names = ("window[0]", "window[1]")
+        bounds = [
+            math.inf if bound is None else float(check.integer(name, bound, 0))
+            for name, bound in zip(names, window, strict=True)
+        ]
+        return bounds[0], bounds[1]
+    keys = check.integer("window", window, 1)
+    return float(keys - 1), float(keys - 1)
+
+
+def shape_of(scores: Any) -> tuple[int, ...]:
+    """Return the shape of scores, or the empty one of what C will refuse."""
+    try:
+        return tuple(_split.sliceable(scores).shape)
+    except Exception:
+        return ()
+
+
+def where_of(shape: tuple[int, ...], query_positions: Any, key_positions: Any) -> Where:
+    """Return where queries and keys are; queries without positions are the last of the keys."""
+    queries, keys = shape[-2:] if len(shape) >= 2 else (0, 0)
+    if query_positions is not None or key_positions is None:
+        return query_positions, key_positions, keys - queries
+    positions = key_positions if hasattr(key_positions, "ndim") else np.asarray(key_positions)
+    if queries > keys or positions.ndim < 1 or positions.shape[-1] != keys:
+        if queries > keys:
+            raise ValueError(
+                f"query_positions must be given where there are more queries ({queries}) than keys ({keys})"
+            )
+        return None, key_positions, 0  # C says what is wrong with the shape
+    return positions[..., keys - queries :], key_positions, 0
+
+
+def add(scores: Any, out: Any, where: Where, mask: Mask, term: Any) -> Any:
+    """Add a term to scores where the mask sees the key, or write it where scores is None."""
+    result = _core.add_bias(scores, out, where, mask, term, runtime.SPLIT_BYTES, False)
+    if type(result) is int:
+        return _parts.add_bias(scores, out, where, mask, term, result)
+    return result
+
+
+def dense(shape: tuple[int, ...], dtype: npt.DTypeLike, out: Any, where: Where, mask: Mask, term: Any) -> Any:
+    """Write a bias of a shape into `out`, or into a new array of a dtype."""
+    if out is None:
+        out = np.empty(shape, float_dtype(dtype))
+    elif shape_of(out) != shape:
+        raise ValueError(f"out must have shape {shape}, got {shape_of(out) or check.shown(out)}")
+    return add(None, out, where, mask, term)
+
+
+def float_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    """Return one of the four float dtypes, by any of its names."""
+    if dtype is None:  # which NumPy reads as float64
+        raise TypeError("dtype must be float32, float64, float16 or bfloat16, got None")
+    if str(dtype) in ("bfloat16", "torch.bfloat16"):
+        import ml_dtypes
+
+        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
+    kind = np.dtype(str(dtype).removeprefix("torch.") if str(dtype).startswith("torch.") else dtype)
+    if kind.name not in ("float32", "float64", "float16", "bfloat16"):
+        raise TypeError(f"dtype must be float32, float64, float16 or bfloat16, got {kind}")
+    return kind
+
+
+def length(name: str, value: Any) -> int:
+    """Return a number of queries or keys."""
+    return check.integer(name, value, 0, LARGEST_POSITION)
+
+
+def gradient_sums(gradient: Any, where: Where, mask: Mask, term: Any, sums: npt.NDArray[np.float64]) -> None:
+    """Add what each slope or table entry gathers to `sums`, heads along axis -2; the same bits for any threads."""
+    source = _split.sliceable(gradient)
+    heads = source.shape[-3] if source.ndim >= 3 else 1
+    threads = runtime.get_num_threads() if source.size * source.itemsize > runtime.SPLIT_BYTES else 1
+    if threads == 1 or heads == 1:
+        _core.bias_gradient(gradient, where, mask, term, sums)
+        return
+
+    def part(start: int, stop: int) -> None:
+        own = np.ascontiguousarray(sums[..., start:stop, :])
+        piece = _parts.cut_term(term, "h", start, stop)
+        _core.bias_gradient(_split.cut(source, -3, start, stop), where, mask, piece, own)
+        sums[..., start:stop, :] = own
+
+    _split.slices_of(-3, heads, False, source.size * source.itemsize, threads).run(part)
+
+
+def index(value: Any) -> int | None:
+    """Return an integer, or None for what is none."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
