@@ -8,8 +8,9 @@ width for the same sums.
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import resources
 
 import numpy as np
@@ -30,22 +31,30 @@ Arrays = dict[str, np.ndarray]
 Rotated = tuple[torch.Tensor, torch.Tensor]
 RotaryStep = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Rotated]
 ReplaceRotary = Callable[[RotaryStep], None]
+Answer = tuple[torch.Tensor, float]
 
 LOGIT_NOISE = 2e-4  # posenc's tables and transformers' differ in last bits: 7.1e-5 measured
 LOSS_NOISE = 1e-5  # 20 units in the last place of the loss, 4.36: 2e-6 measured
 FAR = 1_000_000
 
 
-@pytest.fixture(scope="session")
-def model() -> smollm2.Model:
-    """Return the model; without it the tests are skipped, or fail where CI is set."""
+@pytest.fixture(scope="module")
+def model() -> Iterator[smollm2.Model]:
+    """Yield the model; without it the tests are skipped, or fail where CI is set.
+
+    On one thread of torch: those of OpenMP wait by turning in circles, and ten times as long where others work too.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
-        return smollm2.load_model()
+        yield smollm2.load_model()
     except smollm2.ModelUnavailableError as error:
         message = f"{error}\nTo run this test: {smollm2.INSTALL_COMMAND}"
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +69,19 @@ def shipped() -> Arrays:
 def input_ids(shipped: Arrays) -> torch.Tensor:
     """Return the token ids of one sentence, int64, of shape (1, seq)."""
     return torch.from_numpy(shipped["input_ids"])
+
+
+@pytest.fixture(scope="module")
+def answers(model: smollm2.Model, input_ids: torch.Tensor) -> Callable[[int], Answer]:
+    """Return a function that gives the logits and the loss with transformers' own rotation, from a position on."""
+    rotation = modeling_llama.apply_rotary_pos_emb
+
+    @functools.cache
+    def answer(start: int) -> Answer:
+        assert modeling_llama.apply_rotary_pos_emb is rotation, "ask before the rotation is replaced"
+        return run(model, input_ids, start)
+
+    return answer
 
 
 @pytest.fixture
@@ -97,7 +119,7 @@ def in_place_from_offset(rope: posenc.Rope) -> RotaryStep:
     return lambda q, k, positions: rope(q, k, offset=int(positions[0, 0]), out=(q, k))
 
 
-def run(model: smollm2.Model, input_ids: torch.Tensor, start: int = 0) -> tuple[torch.Tensor, float]:
+def run(model: smollm2.Model, input_ids: torch.Tensor, start: int = 0) -> Answer:
     """Return the logits and the loss of a text whose first token is at position `start`."""
     positions = torch.arange(start, start + input_ids.shape[1])[None]
     with torch.no_grad():
@@ -115,11 +137,12 @@ def largest_difference(a: torch.Tensor, b: torch.Tensor) -> float:
 def test_logits_and_loss_stay(
     model: smollm2.Model,
     input_ids: torch.Tensor,
+    answers: Callable[[int], Answer],
     replace_rotary: ReplaceRotary,
     make_step: Callable[[posenc.Rope], RotaryStep],
     precision: str,
 ) -> None:
-    logits, loss = run(model, input_ids)
+    logits, loss = answers(0)
     replace_rotary(make_step(rope_of(model, precision)))
     new_logits, new_loss = run(model, input_ids)
     # The recipe's error grows with the position: within one sentence, exact is as close as float32.
@@ -139,11 +162,12 @@ def test_logits_and_loss_stay(
 def test_logits_stay_far_into_a_text(
     model: smollm2.Model,
     input_ids: torch.Tensor,
+    answers: Callable[[int], Answer],
     replace_rotary: ReplaceRotary,
     precision: str,
     tolerance: float,
 ) -> None:
-    logits, _ = run(model, input_ids, start=4096)
+    logits, _ = answers(4096)
     replace_rotary(new_tensors(rope_of(model, precision)))
     new_logits, _ = run(model, input_ids, start=4096)
     assert largest_difference(new_logits, logits) <= tolerance
