@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import mmap
 import os
 import secrets
@@ -30,6 +31,16 @@ Guarded = Callable[..., np.ndarray]
 
 def pytest_report_header() -> str:
     return f"random seed: POSENC_TEST_SEED={SEED}"
+
+
+gc.disable()  # while torch and transformers are imported and their sources read: little of that is garbage
+
+
+def pytest_collection_finish() -> None:
+    """Modules stay until the end: no search for garbage need walk through them again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

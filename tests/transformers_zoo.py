@@ -67,26 +67,28 @@ def files_that_rotate_without_a_class() -> set[str]:
     """Return the folders of files that define a function that rotates, and no rotary class."""
     found = set()
     for path in sources():
-        names = [node.name for node in ast.parse(path.read_text()).body if hasattr(node, "name")]
+        names = re.findall(r"^(?:def|class) (\w+)", path.read_text(), re.MULTILINE)
         if any(map(ROTATES.search, names)) and not any(map(ROTARY.search, names)):
             found.add(path.parent.name)
     return found
 
 
 def _cases_of(path: Path) -> Iterator[Case]:
-    body = ast.parse(path.read_text()).body
-    classes = [node for node in body if isinstance(node, ast.ClassDef)]
+    text = path.read_text()
+    classes = [node for node in ast.parse(text).body if isinstance(node, ast.ClassDef)]
     for node in classes:
         if ROTARY.search(node.name):
             axial = "compute_axial_rope_parameters" in ast.unparse(node)
-            for config in _configs_of(node, classes):
+            for config in _configs_of(node, classes, text.splitlines()):
                 yield Case(path.parent.name, path.stem, node.name, config, axial)
 
 
-def _configs_of(rotary: ast.ClassDef, classes: list[ast.ClassDef]) -> list[str]:
+def _configs_of(rotary: ast.ClassDef, classes: list[ast.ClassDef], lines: list[str]) -> list[str]:
     """Return the config classes of those that build a rotary module of their own `config`."""
     found: list[str] = []
     for user in classes:
+        if not any(rotary.name in line for line in lines[user.lineno : user.end_lineno]):
+            continue  # most of a file: walking through it is what takes time
         for call in ast.walk(user):
             if isinstance(call, ast.Call) and ast.unparse(call.func) == rotary.name:
                 given = [*call.args, *(keyword.value for keyword in call.keywords)]
