@@ -115,17 +115,20 @@ def test_a_wrong_level_is_an_error(native: Path) -> None:
     assert subprocess.run(["./checkasm", "--level", "mmx"], cwd=native, capture_output=True).returncode == 2
 
 
+@pytest.mark.builds
 def test_sanitizers(tmp_path: Path) -> None:
     build(tmp_path, "cc", *SANITIZERS, "-O1", "-g1", "-U_FORTIFY_SOURCE")
     assert_programs_pass(tmp_path, arguments=FEWER)
 
 
+@pytest.mark.builds
 def test_arm64(tmp_path: Path) -> None:
     need(ARM64, "aarch64-linux-gnu-gcc", "qemu-aarch64-static")
     build(tmp_path, "aarch64-linux-gnu-gcc", "-static")
     assert assert_programs_pass(tmp_path, ["qemu-aarch64-static"], FEWER) == ["scalar", "neon"]
 
 
+@pytest.mark.builds
 def test_an_old_processor(native: Path) -> None:
     """The very programs that run here find that an emulated Nehalem has no level but scalar, and run there."""
     if os.uname().machine != "x86_64":
