@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from conftest import PACKAGE_ROOT
 from posenc import cli, config
 
 if not os.environ.get("CI"):  # there, a missing package is a failure
@@ -184,3 +187,27 @@ def test_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixtur
     message = capsys.readouterr().err
     assert message.startswith("posenc explain: ")
     assert "factor" in message
+
+
+def test_a_reader_that_has_read_enough(tmp_path: Path) -> None:
+    """As `posenc explain --json | head` does: no traceback, and not the exit code of success."""
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**LLAMA, "num_hidden_layers": 20_000}))  # more than a pipe holds
+    with subprocess.Popen(
+        [sys.executable, "-m", "posenc", "explain", str(path), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(PACKAGE_ROOT)},
+    ) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        assert child.stdout.read(1) == b"{"
+        child.stdout.close()
+        assert child.stderr.read() == b""
+    assert child.returncode == 1
+
+
+def test_a_context_that_is_not_given() -> None:
+    config_without = {key: value for key, value in LLAMA.items() if key != "max_position_embeddings"}
+    first = str(config.explain(config_without)).splitlines()[0]
+    assert first == "llama: rope, context not given (max_position_embeddings)"

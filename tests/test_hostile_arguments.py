@@ -21,7 +21,7 @@ TypeError: head_dim must be an integer, got None
     Rope(None)
 TypeError: head_dim must be an integer, got True
     Rope(True)
-TypeError: ...'layout'
+TypeError: Rope() missing 1 required keyword-only argument: 'layout'
     posenc.Rope(8)
 TypeError: ...positional...
     posenc.Rope(8, "half")
@@ -325,6 +325,17 @@ ValueError: ...scale...
     table(4, [1.0], scale=10**400)
 ValueError: ...rotary_offset...
     apply(rotary_offset=huge)
+TypeError: base must be a number, got tensor(1., requires_grad=True)
+    Rope(8, base=torch.ones((), requires_grad=True))
+TypeError: inverse must be True or False, got 'no'
+    rope(x, inverse="no")
+    dynamic(x, inverse="no")
+TypeError: inverse must be True or False, got 1
+    rope(x, inverse=1)
+TypeError: conjugate must be True or False, got 'no'
+    apply(conjugate="no")
+TypeError: scaling must be None or a scaling of posenc.scaling, got <class 'posenc.scaling.interpolation.Linear'>
+    Rope(8, scaling=posenc.scaling.Linear)
 TypeError: ...scaling...
     Rope(8, scaling="dynamic")
     Rope(8, scaling={"rope_type": "linear", "factor": 2.0})

@@ -149,6 +149,8 @@ def test_length_dependent_scaling_keeps_no_state() -> None:
     assert np.array_equal(rope(x), rope.at(64)(x))
     assert np.array_equal(rope(x[:8]), short)  # a long call in between changed nothing
     assert np.array_equal(rope(x[:8], seq_len=64), rope.at(64)(x[:8]))
+    for count in (32, np.int64(32)):
+        assert np.array_equal(rope.table(count), rope.at(32).table(32))
     assert np.array_equal(rope(x[:8], offset=56), rope.at(64)(x[:8], offset=56))
     assert np.array_equal(rope(x[:8], positions=np.arange(56, 64)), rope.at(64)(x[:8], offset=56))
     for n in (8, 64):

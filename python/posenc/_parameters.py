@@ -58,8 +58,9 @@ def choice(name: str, value: Any, choices: Iterable[str]) -> str:
 
 def finite(name: str, value: Any, what: str = "finite") -> float:
     """Return a number as a finite float."""
+    no_number = isinstance(value, str) or getattr(value, "requires_grad", False)  # whose gradient would be lost
     try:
-        number = None if isinstance(value, str) else float(value)
+        number = None if no_number else float(value)
     except (TypeError, ValueError, RuntimeError):  # the last from a tensor of several elements
         number = None
     except OverflowError:
@@ -136,7 +137,7 @@ def base(value: Any) -> float:
 def scaling(value: Any) -> Any:
     """Return a frequency scaling, or None."""
     named = ["frequencies", "depends_on_length"] + ["effective_length"] * bool(getattr(value, "depends_on_length", 0))
-    if value is None or all(hasattr(value, name) for name in named):
+    if value is None or (not isinstance(value, type) and all(hasattr(value, name) for name in named)):
         return value
     raise TypeError(f"scaling must be None or a scaling of posenc.scaling, got {shown(value)}")
 

@@ -181,5 +181,8 @@ class RopeNumbers:
         return f"{type(self).__name__}({self.head_dim}, {', '.join(named)})"
 
 
+RopeNumbers.__init__.__qualname__ = "Rope"  # what Python calls it where `layout` is missing
+
+
 def _rebuild(kind: type[RopeNumbers], arguments: dict[str, Any]) -> RopeNumbers:
     return kind(**arguments)

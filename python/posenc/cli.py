@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 
@@ -23,7 +24,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     explain.add_argument("--diff", action="store_true", help="also list where other systems read it differently")
     explain.add_argument("--json", action="store_true", help="print JSON")
     chosen = parser.parse_args(arguments)
-    return _COMMANDS[chosen.command](chosen)
+    try:
+        code = _COMMANDS[chosen.command](chosen)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read this has read enough (| head)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
 
 
 def _demo(chosen: argparse.Namespace) -> int:

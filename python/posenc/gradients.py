@@ -187,7 +187,11 @@ def of_tables(
     ([4.0, 4.0, 4.0, 4.0], [0.0, 0.0, 0.0, 0.0])
     """
     code = LAYOUTS[check.choice("layout", layout, LAYOUTS)][0]
-    how = (code, check.integer("rotary_offset", rotary_offset, 0, most=(1 << 63) - 1), bool(conjugate))
+    how = (
+        code,
+        check.integer("rotary_offset", rotary_offset, 0, most=(1 << 63) - 1),
+        check.flag("conjugate", conjugate),
+    )
     pairs = check.integer("pairs", pairs, 1)
     if out is None:
         shape = tuple(_split.sliceable(x).shape)

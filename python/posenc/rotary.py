@@ -59,7 +59,7 @@ class Rope(RopeNumbers):
     precision : {"exact", "float32"}
         "exact": cosine and sine of position * inv_freq for the float64 `inv_freq` that this object shows, within 0.501
         ulp of float32. "float32": what most models were trained with: inv_freq and angle rounded to float32, as
-        transformers does; off the exact value by about position * 6e-8 (2e-3 at 131072, 2e-2 at a million).
+        transformers does; off the exact value by about position * 6e-8 (7e-3 at 131072, 6e-2 at a million).
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class Rope(RopeNumbers):
     attention_factor : float
         Multiplies cosine and sine.
     wavelengths : ndarray of float64, shape (rotary_dim/2,)
-        Tokens per turn, 2 pi / inv_freq.
+        Tokens per turn, 2 pi / |inv_freq|.
 
     Raises
     ------
@@ -202,7 +202,7 @@ class Rope(RopeNumbers):
             return rope(q, k, positions=positions, offset=offset, seq_axis=seq_axis, inverse=inverse, out=out)
         if seq_len is not None:
             check.integer("seq_len", seq_len, 1)
-        spec = self._inverse_spec if inverse else self._spec
+        spec = self._spec if inverse is False or not check.flag("inverse", inverse) else self._inverse_spec
         result = _rotate(spec, q, k, out, positions, offset, seq_axis, _SPLIT_BYTES, False)
         if type(result) is int:
             return _split.rotate(spec, self.axes, q, k, out, positions, offset, seq_axis, result)
@@ -286,6 +286,8 @@ class Rope(RopeNumbers):
         ((4096, 64), 'float32')
         """
         if self._varies:
+            if isinstance(positions, np.integer):
+                positions = int(positions)
             _core.table(self._spec, positions, check.is_float64(dtype), out, 0, False)  # checks, and defers all work
             largest = positions - 1 if isinstance(positions, int) else positions
             fixed = self.at(check.sequence_length(None, largest, 0, 0))

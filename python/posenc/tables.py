@@ -147,7 +147,11 @@ def apply_rotary_emb(
     True
     """
     code = LAYOUTS[check.choice("layout", layout, LAYOUTS)][0]
-    how = (code, check.integer("rotary_offset", rotary_offset, 0, most=(1 << 63) - 1), bool(conjugate))
+    how = (
+        code,
+        check.integer("rotary_offset", rotary_offset, 0, most=(1 << 63) - 1),
+        check.flag("conjugate", conjugate),
+    )
     result = _core.apply(x, cos, sin, out, positions, offset, seq_axis, *how, runtime.SPLIT_BYTES, False)
     if type(result) is int:
         return _split.apply(x, (cos, sin), out, positions, offset, seq_axis, how, result)

@@ -53,6 +53,8 @@ class Explanation:
     def __str__(self) -> str:
         model = self.model
         context = f", context {model.max_position_embeddings:,}" if model.max_position_embeddings else ""
+        if model.ropes and not context:
+            context = ", context not given (max_position_embeddings)"
         lines = [f"{model.family}: {model.kind}{context}"]
         if model.parts:
             lines.append(f"  part {model.part!r} of {', '.join(map(repr, model.parts))}")
