@@ -144,15 +144,16 @@ def test_slopes_of_batch_rows(rng: np.random.Generator) -> None:
 
 
 def test_causal_skip_leaves_what_is_there(rng: np.random.Generator) -> None:
+    """In place, into another array, and as a bias without scores."""
     x = rng.standard_normal((3, 6, 6)).astype(np.float32)
-    later = np.triu(np.ones((6, 6), bool), 1)
-    out = np.full_like(x, 7)
-    whole = bias.add_alibi(x, [0.5, 0.25, 2.0])
-    result = bias.add_alibi(x, [0.5, 0.25, 2.0], causal="skip", out=out)
-    assert result is out
-    np.testing.assert_array_equal(out, np.where(later, np.float32(7), whole))
-    bias.add_alibi(x, [0.5, 0.25, 2.0], causal="skip", out=x)
-    np.testing.assert_array_equal(x[:, ~later], whole[:, ~later])
+    slopes = [0.5, 0.25, 2.0]
+    wanted = np.where(np.triu(np.ones((6, 6), bool), 1), x, bias.add_alibi(x, slopes))
+    assert_same_bits(bias.add_alibi(x, slopes, causal="skip"), wanted)
+    assert_same_bits(bias.add_alibi(x, slopes, causal="skip", out=np.full_like(x, 7)), wanted)
+    assert_same_bits(bias.add_alibi(x, slopes, causal="skip", out=x), wanted)
+    built = bias.alibi_bias(slopes, 6, 6, causal="skip")
+    assert_same_bits(np.triu(built, 1), np.zeros_like(built))
+    assert_same_bits(np.tril(built), np.tril(bias.alibi_bias(slopes, 6, 6)))
 
 
 @pytest.mark.parametrize(("queries", "keys"), [(1, 300), (300, 1), (40, 5000), (3000, 3), (0, 4), (4, 0), (130, 2100)])

@@ -199,7 +199,9 @@ static struct term row_term(struct call *c, const struct pe_place *place, size_t
 static void add_part(const struct call *c, const struct term *term, uint32_t kind, size_t at, const char *x, char *y,
                      size_t n) {
     double slope = term->slope[kind == PE_RUN_HIGH];
-    if (c->method == NOTHING) {
+    if (kind == PE_RUN_SKIP && c->x == NULL) {
+        memset(y, 0, n * c->size);
+    } else if (c->method == NOTHING || kind == PE_RUN_SKIP) {
         memcpy(y, x, n * c->size);
     } else if (c->method == LINE) {
         struct pe_line_run run = {.x = x, .y = y, .slope = slope, .first = term->first + (int32_t)at, .n = n};
@@ -236,7 +238,7 @@ static void mask_run(const struct call *c, char *y, size_t n) {
 static void see_run(struct call *c, const struct term *term, uint32_t kind, size_t at, const char *x, char *y,
                     size_t n) {
     bool stream = c->bias->stream && c->y_plain && !c->in_place;
-    if (c->method == NOTHING && c->in_place) return;
+    if ((c->method == NOTHING || kind == PE_RUN_SKIP) && c->in_place) return;
     if (c->x_plain && c->y_plain && !stream) {
         add_part(c, term, kind, at, x, y, n);
         return;
@@ -272,7 +274,7 @@ static void do_row(struct call *c, const struct pe_place *place, size_t row) {
         const char *from = x ? x + (ptrdiff_t)at * c->x_key : NULL;
         if (runs[r].kind == PE_RUN_MASK)
             mask_run(c, to, runs[r].end - at);
-        else if (runs[r].kind != PE_RUN_SKIP)
+        else
             see_run(c, &term, runs[r].kind, at, from, to, runs[r].end - at);
     }
 }

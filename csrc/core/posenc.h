@@ -176,7 +176,7 @@ enum pe_status pe_rotate_gradient(const struct pe_kernels *kernels, const pe_rot
 /* ---- bias.c ---- */
 
 /* Which keys a query may see, by their positions. What it may not see becomes -inf. */
-enum pe_causal { PE_SEE_LATER, PE_MASK_LATER, PE_SKIP_LATER }; /* keys after the query: seen, -inf, left as they are */
+enum pe_causal { PE_SEE_LATER, PE_MASK_LATER, PE_SKIP_LATER }; /* keys after the query: seen, -inf, y = x */
 typedef struct {
     enum pe_causal causal;
     double left, right; /* -inf where query - key > left or key - query > right; INFINITY for no bound */

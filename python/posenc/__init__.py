@@ -15,7 +15,7 @@ True
 import importlib
 from typing import Any
 
-from posenc.bias import add_alibi, alibi_bias, alibi_slopes, mask_scores
+from posenc.bias import add_alibi, add_t5_bias, alibi_bias, alibi_slopes, mask_scores, t5_bias, t5_bucket
 from posenc.rotary import Rope
 from posenc.runtime import get_num_threads, set_num_threads, show_runtime
 from posenc.tables import apply_rotary_emb, rotary_table
@@ -26,6 +26,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Rope",
     "add_alibi",
+    "add_t5_bias",
     "alibi_bias",
     "alibi_slopes",
     "apply_rotary_emb",
@@ -46,6 +47,8 @@ __all__ = [
     "set_num_threads",
     "show_runtime",
     "stateful",
+    "t5_bias",
+    "t5_bucket",
     "table_forms",
     "xpos",
 ]

@@ -77,3 +77,9 @@ def cut_term(term: Any, letter: str, start: int, stop: int) -> Any:
     if letter == "q" and index.ndim == 2:
         index = index[start:stop]
     return table, roles, index, low, scale
+
+
+def batch_rows(*arrays: Any) -> int | None:
+    """Return how many batch rows arguments have, or None where none has such an axis."""
+    rows = [len(a) for a in map(as_array, arrays) if getattr(a, "ndim", 0) == 2]
+    return max(rows) if rows else None

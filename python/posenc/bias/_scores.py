@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -118,7 +117,8 @@ def gradient_sums(gradient: Any, where: Where, mask: Mask, term: Any, sums: npt.
     """Add what each slope or table entry gathers to `sums`, heads along axis -2; the same bits for any threads."""
     source = _split.sliceable(gradient)
     heads = source.shape[-3] if source.ndim >= 3 else 1
-    threads = runtime.get_num_threads() if source.size * source.itemsize > runtime.SPLIT_BYTES else 1
+    nbytes = math.prod(source.shape) * source.itemsize
+    threads = runtime.get_num_threads() if nbytes > runtime.SPLIT_BYTES else 1
     if threads == 1 or heads == 1:
         _core.bias_gradient(gradient, where, mask, term, sums)
         return
@@ -129,12 +129,4 @@ def gradient_sums(gradient: Any, where: Where, mask: Mask, term: Any, sums: npt.
         _core.bias_gradient(_split.cut(source, -3, start, stop), where, mask, piece, own)
         sums[..., start:stop, :] = own
 
-    _split.slices_of(-3, heads, False, source.size * source.itemsize, threads).run(part)
-
-
-def index(value: Any) -> int | None:
-    """Return an integer, or None for what is none."""
-    try:
-        return operator.index(value)
-    except TypeError:
-        return None
+    _split.slices_of(-3, heads, False, nbytes, threads).run(part)

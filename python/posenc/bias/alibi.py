@@ -112,18 +112,11 @@ def alibi_bias(
     term = line_term(slopes, right_slopes, form)
     queries, keys = _scores.length("query_len", query_len), _scores.length("key_len", key_len)
     shape: tuple[int, ...] = (term[0].shape[1], queries, keys)
-    batch = _batch_rows(slopes, right_slopes, query_positions, key_positions)
+    batch = _parts.batch_rows(slopes, right_slopes, query_positions, key_positions)
     if batch is not None:
         shape = (batch, *shape)
     mask = _scores.mask_of(causal, window, sinks)
     return _scores.dense(shape, dtype, out, _scores.where_of(shape, query_positions, key_positions), mask, term)
-
-
-def _batch_rows(slopes: Any, right_slopes: Any, *positions: Any) -> int | None:
-    """Return how many batch rows the arguments have, or None where none has such an axis."""
-    arrays = [_parts.as_array(a) for a in (slopes, right_slopes, *positions) if a is not None]
-    rows = [len(a) for a in arrays if a.ndim == 2]
-    return max(rows) if rows else None
 
 
 def add_alibi(
@@ -157,7 +150,8 @@ def add_alibi(
     right_slopes : array_like, optional
         Slopes of keys after the query, where they differ; for form "distance". Default: slopes.
     causal : bool or "skip"
-        True: -inf where a key is after the query. "skip": those entries are left as they are.
+        True: -inf where a key is after the query. "skip": those entries stay as scores has
+        them, for whoever masks them later.
     window, sinks
         A sliding window and attention sinks, see `mask_scores`.
     query_positions, key_positions : array_like, shape (queries,), (keys,) or (batch, ..), optional

@@ -26,7 +26,8 @@ def mask_scores(
     scores : NumPy array or torch CPU tensor, shape (..., heads, queries, keys)
         float32, float64, float16 or bfloat16; any strides. Two axes are enough.
     causal : bool or "skip"
-        True: -inf where a key's position is after the query's. "skip": those entries are left as they are.
+        True: -inf where a key's position is after the query's. "skip": those entries stay as scores
+        has them, for whoever masks them later.
     window : int or (left, right), optional
         An int w: keys at distances below w are seen, the query's own among them (`sliding_window` of transformers).
         A pair: keys from query - left to query + right are seen, both ends too (`window_size` of FlashAttention); None
@@ -36,7 +37,7 @@ def mask_scores(
     query_positions, key_positions : array_like, shape (queries,), (keys,) or (batch, ..), optional
         In tokens, below 2**30 in size. Default: keys from 0 on, and queries at the last of the keys.
     out : array, optional
-        Where to write; may be scores itself. Entries that "skip" skips keep what `out` holds.
+        Where to write; may be scores itself.
 
     Returns
     -------
