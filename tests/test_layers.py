@@ -1,7 +1,7 @@
 """The arrows between the layers point one way: python -> bind -> core -> kernels.
 
 Read from the #include lines and the imports, and from what the compiled kernels call. Every C file compiles alone, the
-extension exports one symbol, and the README's code runs.
+extension exports one symbol.
 """
 
 from __future__ import annotations
@@ -176,26 +176,3 @@ def test_the_extension_exports_its_init_function_alone() -> None:
     symbols = list(elf_symbols(path, ".dynsym"))
     assert [name for name, is_defined, is_visible in symbols if is_defined and is_visible] == ["PyInit__core"]
     assert len(symbols) > 20, "the reader found next to nothing"
-
-
-# ---- README ----
-
-README = ROOT / "README.md"
-
-
-def readme_blocks() -> list[tuple[int, str]]:
-    """Return (line number, code) of each Python block."""
-    text = README.read_text(encoding="utf-8") if README.exists() else ""
-    found = re.finditer(r"^```python\n(.*?)^```$", text, flags=re.M | re.S)
-    return [(text[: block.start(1)].count("\n") + 1, block[1]) for block in found]
-
-
-@pytest.mark.skipif(not README.exists(), reason="there is no README.md")
-def test_readme_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Python blocks of the README run from top to bottom, each with the names of those before it."""
-    blocks = readme_blocks()
-    assert blocks, "README.md has no Python block"
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {"__name__": "readme"}
-    for line, code in blocks:
-        exec(compile("\n" * (line - 1) + code, str(README), "exec"), names)
