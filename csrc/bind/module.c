@@ -38,6 +38,7 @@ COUNTED(inv_freq, 2)
 COUNTED(float32_powers, 2)
 COUNTED(add_bias, 7)
 COUNTED(bias_gradient, 5)
+COUNTED(tally, 6)
 
 #define FAST(name, doc) {#name, (PyCFunction)(void (*)(void))name##_counted, METH_FASTCALL, doc}
 static PyMethodDef methods[] = {
@@ -53,6 +54,7 @@ static PyMethodDef methods[] = {
     FAST(float32_powers, "float32_powers(base, rotary_dim)"),
     FAST(add_bias, "add_bias(scores, out, where, mask, term, defer_above, stream)"),
     FAST(bias_gradient, "bias_gradient(gradient, where, mask, term, sums)"),
+    FAST(tally, "tally(map, width, diagonal, by_offset, mass, sides)"),
     {"empty_like", pe_py_empty_like, METH_O, "empty_like(x)"},
     {"runtime", pe_py_runtime, METH_NOARGS, "runtime()"},
     {NULL, NULL, 0, NULL},

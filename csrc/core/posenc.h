@@ -20,9 +20,10 @@ enum { PE_MAX_IN_PLACE_MOVE = 2048 };
 
 enum pe_status {
     PE_OK,
-    PE_STOPPED,     /* the poll function asked to stop; outputs are partly written */
-    PE_POSITION,    /* a position is NaN, or it or its angle reaches 2^31 */
-    PE_OUT_OF_TABLE /* a position is not a row of the given table */
+    PE_STOPPED,      /* the poll function asked to stop; outputs are partly written */
+    PE_POSITION,     /* a position is NaN, or it or its angle reaches 2^31 */
+    PE_OUT_OF_TABLE, /* a position is not a row of the given table */
+    PE_WEIGHT        /* an attention weight is negative or not finite */
 };
 
 /* Which elements of a head form a pair, read -> written. */
@@ -226,5 +227,24 @@ enum pe_status pe_add_bias(const struct pe_kernels *kernels, const pe_bias *bias
  * depends on the shape alone. Of a line: (batch rows or 1, heads, 2), as its slopes lie. Of a lookup whose table knows no
  * batch, query or key: (heads, length). What the mask hides counts for nothing. */
 enum pe_status pe_bias_gradient(const pe_bias *bias, const pe_view *g, double *sums, pe_poll *poll, void *context);
+/* ---- attention.c ---- */
+
+/* Sums over one map of attention weights, (queries, keys) with any strides, read once.
+ *
+ *     by_offset[j - i + queries - 1] += weight of key j for query i       queries + keys - 1 of them
+ *     mass[i][b]  = the row's sum over block b of `width` keys            ceil(keys / width) a row, contiguous
+ *     sides[i]    = sum and first moment (of j * weight) of keys j <= i + diagonal, then of those behind it
+ *
+ * in float64, rows in order: the same bits on every ISA. 1 <= width <= PE_TALLY_BLOCK. Results overlap nothing.
+ * PE_WEIGHT at the first weight that is negative or not finite: bad[] receives its query and key, and what was written
+ * means nothing. */
+enum { PE_TALLY_BLOCK = 1024 };
+typedef struct {
+    double *by_offset, *mass, (*sides)[4];
+    size_t width;
+    ptrdiff_t diagonal;
+} pe_tallying;
+enum pe_status pe_tally(const struct pe_kernels *kernels, const pe_view *map, const pe_tallying *to, size_t bad[2],
+                        pe_poll *poll, void *context);
 
 #endif

@@ -11,18 +11,21 @@
 #define PE_INLINE       static inline __attribute__((always_inline))
 #define PE_UNLIKELY(x)  __builtin_expect(!!(x), 0)
 #define PE_PREFETCH(p)  __builtin_prefetch(p, 0, 3)
+#define PE_PREFETCH2(p) __builtin_prefetch(p, 0, 2) /* into the second cache */
 #define PE_ALIGNED(n)   __attribute__((aligned(n)))
 #elif defined(_MSC_VER)
 #define PE_TARGET(list)
-#define PE_INLINE      static __forceinline
-#define PE_UNLIKELY(x) (x)
-#define PE_PREFETCH(p) ((void)(p))
-#define PE_ALIGNED(n)  __declspec(align(n))
+#define PE_INLINE       static __forceinline
+#define PE_UNLIKELY(x)  (x)
+#define PE_PREFETCH(p)  ((void)(p))
+#define PE_PREFETCH2(p) ((void)(p))
+#define PE_ALIGNED(n)   __declspec(align(n))
 #else
 #define PE_TARGET(list)
-#define PE_INLINE      static inline
-#define PE_UNLIKELY(x) (x)
-#define PE_PREFETCH(p) ((void)(p))
+#define PE_INLINE       static inline
+#define PE_UNLIKELY(x)  (x)
+#define PE_PREFETCH(p)  ((void)(p))
+#define PE_PREFETCH2(p) ((void)(p))
 #define PE_ALIGNED(n)
 #endif
 

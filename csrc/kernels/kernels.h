@@ -133,6 +133,22 @@ struct pe_weigh_f64 {
     ptrdiff_t a_step, b_step;
     size_t n, count;
 };
+/* Sums over a block of attention weights, n of them at x, in float64.
+ *
+ * by_offset[j] += x[j]; sums[0] = their sum, sums[1] = the sum of j * x[j]. Element j is added in lane j % 8, and the lanes
+ * pairwise at the end: the same bits on every ISA. Returns nonzero where a sign bit is set (-0.0 has one too). The arrays
+ * do not overlap. */
+enum { PE_TALLY_LANES = 8 };
+typedef int pe_tally_kernel(const char *x, size_t n, double *by_offset, double sums[2]);
+
+PE_INLINE double pe_tally_sum(const double *lane) {
+    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+}
+/* The end of it: lane sums s, and m, the running sums of s over all `steps` vectors (attention.inc.h says why). */
+PE_INLINE void pe_tally_finish(const double *s, double *m, double steps, double sums[2]) {
+    for (int k = 0; k < PE_TALLY_LANES; k++) m[k] = PE_TALLY_LANES * (steps * s[k] - m[k]) + k * s[k];
+    sums[0] = pe_tally_sum(s), sums[1] = pe_tally_sum(m);
+}
 
 /* Products of the pairs (a, b) of x and (u, v) of g, summed in float64 over whoever shares the sums.
  *
@@ -191,6 +207,7 @@ struct pe_kernels {
     /* y = x as float32; no overlap */
     void (*widen_f16)(const uint16_t *x, float *y, size_t n);
     void (*widen_bf16)(const uint16_t *x, float *y, size_t n);
+    pe_tally_kernel *tally[PE_DTYPES];
     /* y[0 .. (n+1)/2) = even elements of x, y[(n+1)/2 .. n) = odd ones; elements of 4 bytes, no overlap */
     void (*unzip4)(const float *x, float *y, size_t n);
     /* both[2i] = x[i], both[2i + 1] = y[i], i < n; no overlap */

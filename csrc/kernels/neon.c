@@ -154,6 +154,17 @@ PE_FN W w_pack(F even, F odd) {
     return vbslq_u32(vdupq_n_u32(0xffff0000u), bf16_high(odd), vshrq_n_u32(bf16_high(even), 16));
 }
 
+PE_FN D d_ld_f32(const float *p) {
+    return vcvt_f64_f32(vld1_f32(p));
+}
+PE_FN D d_ld_f16(const uint16_t *p) {
+    uint16_t four[4] = {p[0], p[1], 0, 0};
+    return vcvt_f64_f32(vget_low_f32(vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(four)))));
+}
+PE_FN D d_ld_bf16(const uint16_t *p) {
+    uint32_t two[2] = {(uint32_t)p[0] << 16, (uint32_t)p[1] << 16};
+    return vcvt_f64_f32(vreinterpret_f32_u32(vld1_u32(two)));
+}
 PE_FN D d_set(double x) {
     return vdupq_n_f64(x);
 }

@@ -166,6 +166,18 @@ PE_FN W w_pack(F even, F odd) {
     LANES(2 * FL, pe_bf16_from_float(i & 1 ? odd.v[i / 2] : even.v[i / 2]));
 }
 
+PE_FN D d_ld_f32(const float *p) {
+    D r;
+    LANES(DL, p[i]);
+}
+PE_FN D d_ld_f16(const uint16_t *p) {
+    D r;
+    LANES(DL, pe_float_from_f16(p[i]));
+}
+PE_FN D d_ld_bf16(const uint16_t *p) {
+    D r;
+    LANES(DL, pe_float_from_bf16(p[i]));
+}
 PE_FN D d_set(double x) {
     D r;
     LANES(DL, x);

@@ -40,6 +40,22 @@
 #include "sincos.inc.h"
 #include "gradient.inc.h"
 
+#define PE_E f32
+#define PE_T float
+#include "attention.inc.h"
+
+#define PE_E f64
+#define PE_T double
+#include "attention.inc.h"
+
+#define PE_E f16
+#define PE_T uint16_t
+#include "attention.inc.h"
+
+#define PE_E bf16
+#define PE_T uint16_t
+#include "attention.inc.h"
+
 PE_KERNEL void unzip4(const float *x, float *y, size_t n) {
     float *evens = y, *odds = y + (n + 1) / 2;
     size_t i = 0;
@@ -79,6 +95,7 @@ const struct pe_kernels PE_KERNELS = {
     .products_f64 = products_f64,
     .widen_f16 = widen_f16,
     .widen_bf16 = widen_bf16,
+    .tally = {[PE_F32] = tally_f32, [PE_F64] = tally_f64, [PE_F16] = tally_f16, [PE_BF16] = tally_bf16},
     .unzip4 = unzip4,
     .zip4 = zip4,
     .pick = pick,

@@ -182,6 +182,16 @@ PE_FN W w_pack(F even, F odd) {
     return _mm256_blend_epi16(_mm256_srli_epi32(e, 16), o, 0xaa);
 }
 
+PE_FN D d_ld_f32(const float *p) {
+    return _mm256_cvtps_pd(_mm_loadu_ps(p));
+}
+PE_FN D d_ld_f16(const uint16_t *p) {
+    return _mm256_cvtps_pd(_mm_cvtph_ps(_mm_loadl_epi64((const __m128i *)p)));
+}
+PE_FN D d_ld_bf16(const uint16_t *p) {
+    __m128i words = _mm_cvtepu16_epi32(_mm_loadl_epi64((const __m128i *)p));
+    return _mm256_cvtps_pd(_mm_castsi128_ps(_mm_slli_epi32(words, 16)));
+}
 PE_FN D d_set(double x) {
     return _mm256_set1_pd(x);
 }

@@ -178,6 +178,16 @@ PE_FN W w_pack(F even, F odd) {
     return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(e, 16), o);
 }
 
+PE_FN D d_ld_f32(const float *p) {
+    return _mm512_cvtps_pd(_mm256_loadu_ps(p));
+}
+PE_FN D d_ld_f16(const uint16_t *p) {
+    return _mm512_cvtps_pd(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)));
+}
+PE_FN D d_ld_bf16(const uint16_t *p) {
+    __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+    return _mm512_cvtps_pd(_mm256_castsi256_ps(_mm256_slli_epi32(words, 16)));
+}
 PE_FN D d_set(double x) {
     return _mm512_set1_pd(x);
 }

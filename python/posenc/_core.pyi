@@ -87,5 +87,14 @@ def bias_gradient(
     sums: npt.NDArray[np.float64],
     /,
 ) -> None: ...
+def tally(
+    map: Any,
+    width: int,
+    diagonal: int,
+    by_offset: npt.NDArray[np.float64],
+    mass: npt.NDArray[np.float64],
+    sides: npt.NDArray[np.float64],
+    /,
+) -> tuple[int, int] | None: ...
 def empty_like(x: Any, /) -> Any: ...
 def runtime() -> tuple[str, tuple[str, ...]]: ...

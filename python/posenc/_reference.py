@@ -193,3 +193,26 @@ def t5_bucket(distance: Array, bidirectional: bool, num_buckets: int, max_distan
 def masked(x: Array, bias: Array | float, seen: Array) -> Array:
     """Return x + bias where a key is seen, and -inf elsewhere."""
     return np.where(seen, np.asarray(x, np.float64) + bias, -np.inf)
+
+
+# ---- attention ----
+
+
+def tally(weights: Array, width: int, diagonal: int) -> tuple[Array, Array, Array]:
+    """Sums of one map by offset key - query, by row and block, and of each row up to the diagonal and behind it."""
+    w = np.asarray(weights, np.float64)
+    queries, keys = w.shape
+    offsets = np.array([np.trace(w, k) for k in range(1 - queries, keys)])
+    blocks = np.array([w[:, j : j + width].sum(1) for j in range(0, keys, width)]).T
+    past = np.tril(w, diagonal)
+    key = np.arange(keys)
+    sides = np.stack([past.sum(1), past @ key, (w - past).sum(1), (w - past) @ key], 1)
+    return offsets, blocks, sides
+
+
+def even_share(weights: Array) -> Array:
+    """Weight by distance of a causal map, each row divided by what each of its keys would get of an even row."""
+    w = np.asarray(weights, np.float64)
+    n = len(w)
+    lift = w / w.sum(1, keepdims=True) * np.arange(1, n + 1)[:, None]
+    return np.array([np.trace(lift, -d) / (n - d) for d in range(n)])

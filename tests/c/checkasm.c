@@ -508,6 +508,7 @@ static void try_moves(const struct pe_kernels *kernels, struct source *s) {
 #include "checkasm_add.h"
 #include "checkasm_bias.h"
 #include "checkasm_relative.h"
+#include "checkasm_tally.h"
 
 /* ---- one hash of fixed results ---- */
 
@@ -656,11 +657,13 @@ static void check_level(const struct pe_kernels *kernels) {
     try_zips(kernels, &s);
     try_biases(kernels, &s);
     try_relative(kernels, &s);
+    try_tallies(kernels, &s);
     printf("%-8s %llu cases, %llu failed\n", kernels->name, tried, failed - failed_before);
     printf("hash kernels %-8s %016llx\n", kernels->name, (unsigned long long)hash_level(kernels));
     printf("hash add     %-8s %016llx\n", kernels->name, (unsigned long long)hash_adds(kernels));
     printf("hash bias    %-8s %016llx\n", kernels->name, (unsigned long long)hash_biases(kernels));
     printf("hash relative %-7s %016llx\n", kernels->name, (unsigned long long)hash_relative(kernels));
+    printf("hash tally   %-8s %016llx\n", kernels->name, (unsigned long long)hash_tallies(kernels));
     fflush(stdout);
 }
 

@@ -8,6 +8,7 @@ from typing import Any
 
 #: public name -> the module that has it; each is loaded when it is first asked for
 _WHERE: dict[str, str] = {
+    "AttentionReport": "attention",
     "Identification": "identification",
     "Line": "_report",
     "Mismatch": "mismatch",
@@ -24,6 +25,7 @@ _WHERE: dict[str, str] = {
     "offset_equals_prefill": "rope_checks",
     "origin": "rope_checks",
     "packed_equals_separate": "rope_checks",
+    "position_sanity_check": "attention",
     "relative": "rope_checks",
     "rope_matches": "rope_checks",
     "stateless": "rope_checks",
