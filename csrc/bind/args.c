@@ -200,7 +200,7 @@ bool pe_is_boolean(PyObject *object) {
     return found;
 }
 
-int pe_parse_seq_axis(PyObject *object, int ndim, const char *name, int *axis) {
+int pe_parse_seq_axis(PyObject *object, int ndim, const char *name, const char *width_name, int *axis) {
     bool boolean = pe_is_boolean(object);
     Py_ssize_t value = boolean ? -1 : PyNumber_AsSsize_t(object, NULL); /* clipped: out of bounds either way */
     if (boolean || (value == -1 && PyErr_Occurred())) {
@@ -214,7 +214,7 @@ int pe_parse_seq_axis(PyObject *object, int ndim, const char *name, int *axis) {
         return -1;
     }
     if (index == ndim - 1) {
-        PyErr_Format(PyExc_ValueError, "seq_axis must not be the last axis of %s, which is head_dim", name);
+        PyErr_Format(PyExc_ValueError, "seq_axis must not be the last axis of %s, which is %s", name, width_name);
         return -1;
     }
     *axis = (int)index;

@@ -103,9 +103,14 @@ int pe_check_positions_disjoint(const pe_position_args *p, const pe_array *out, 
 void pe_positions_clear(pe_position_args *p);
 /* Every position, for batch rows and seq positions each; -1 for one out of bounds, and where a signal handler raised. */
 int pe_require_positions(const pe_frequencies *freq, const pe_positions *positions, size_t batch, size_t seq);
-int pe_require_rows(const pe_positions *positions, size_t batch, size_t seq, size_t table_rows);
+int pe_require_rows(const pe_positions *positions, size_t batch, size_t seq, size_t table_rows, const int64_t *skipped);
 
-int pe_parse_seq_axis(PyObject *object, int ndim, const char *name, int *axis);
+/* table_py.c: a given output of a table as `wanted` says, able to take results; a table as (batch, seq, columns) */
+int pe_require_table(const char *name, PyObject *object, const pe_view *wanted, pe_state *state,
+                     const pe_position_args *positions, pe_array *a);
+pe_view pe_three_axes(const pe_view *v);
+
+int pe_parse_seq_axis(PyObject *object, int ndim, const char *name, const char *width_name, int *axis);
 const char *pe_shape_text(const pe_view *v, char *buffer, size_t size); /* "(2, 8, 128)" */
 bool pe_is_boolean(PyObject *object);
 
@@ -135,6 +140,10 @@ PyObject *pe_py_apply(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_rotate_gradient(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_table_gradient(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_table(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *pe_py_add(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *pe_py_add_sinusoid(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *pe_py_scatter(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *pe_py_sinusoid(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_spec(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_inv_freq(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_float32_powers(PyObject *module, PyObject *const *args, Py_ssize_t n);

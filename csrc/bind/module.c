@@ -33,6 +33,10 @@ COUNTED(apply, 12)
 COUNTED(rotate_gradient, 9)
 COUNTED(table_gradient, 9)
 COUNTED(table, 6)
+COUNTED(add, 10)
+COUNTED(add_sinusoid, 11)
+COUNTED(scatter, 8)
+COUNTED(sinusoid, 8)
 COUNTED(spec, 7)
 COUNTED(inv_freq, 2)
 COUNTED(float32_powers, 2)
@@ -49,6 +53,11 @@ static PyMethodDef methods[] = {
          "rotate_gradient(spec, x, grad, positions, offset, seq_axis, inv_freq, positions_gradient, defer_above)"),
     FAST(table_gradient, "table_gradient(x, grad, cos, sin, seq_axis, layout, rotary_offset, conjugate, defer_above)"),
     FAST(table, "table(spec, positions, float64, out, defer_above, stream)"),
+    FAST(add, "add(x, table, out, positions, offset, seq_axis, scale, padding_idx, defer_above, stream)"),
+    FAST(add_sinusoid,
+         "add_sinusoid(spec, order, x, out, positions, offset, seq_axis, scale, padding_idx, defer_above, stream)"),
+    FAST(scatter, "scatter(grad, out, positions, offset, seq_axis, scale, padding_idx, defer_above)"),
+    FAST(sinusoid, "sinusoid(spec, order, positions, float64, out, padding_idx, defer_above, stream)"),
     FAST(spec, "spec(inv_freq, axis_of_freq, layout, head_dim, rotary_offset, scale, as_float32)"),
     FAST(inv_freq, "inv_freq(base, rotary_dim)"),
     FAST(float32_powers, "float32_powers(base, rotary_dim)"),

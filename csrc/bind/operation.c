@@ -1,8 +1,11 @@
-/* Inputs, outputs and work of a rotation: everything is checked before a byte is written. */
+/* Inputs, outputs and work of a call: everything is checked before a byte is written. */
 #include "operation.h"
 
-void pe_operation_init(pe_operation *op, pe_state *state) {
+void pe_operation_init(pe_operation *op, pe_state *state, pe_work *work, const char *width_name) {
     op->state = state;
+    op->work = work;
+    op->width_name = width_name;
+    op->how.layout = PE_HALF; /* no rotation need say more */
     op->n = 0;
     op->have_y = false;
     for (int i = 0; i < 2; i++) op->x[i].owner = op->y[i].owner = op->results[i] = op->positions.owners[i] = NULL;
@@ -27,13 +30,13 @@ int pe_operation_input(pe_operation *op, PyObject *object, const char *name, PyO
     op->n++;
     if (x->view.ndim < 2) {
         PyErr_Format(PyExc_ValueError,
-                     "%s must have a sequence axis and a head_dim axis, (..., seq, head_dim); got %d "
+                     "%s must have a sequence axis and a %s axis, (..., seq, %s); got %d "
                      "axes",
-                     name, x->view.ndim);
+                     name, op->width_name, op->width_name, x->view.ndim);
         return -1;
     }
     int axis;
-    if (pe_parse_seq_axis(seq_axis, x->view.ndim, name, &axis) < 0) return -1;
+    if (pe_parse_seq_axis(seq_axis, x->view.ndim, name, op->width_name, &axis) < 0) return -1;
     if (op->n == 1)
         op->how.seq_axis = axis;
     else if (axis != op->how.seq_axis || x->view.ndim != op->x[0].view.ndim) {
@@ -41,8 +44,8 @@ int pe_operation_input(pe_operation *op, PyObject *object, const char *name, PyO
                      x->view.ndim);
         return -1;
     }
-    if ((size_t)x->view.shape[x->view.ndim - 1] == op->head_dim) return 0;
-    PyErr_Format(PyExc_ValueError, "%s must have head_dim %zu in its last axis, got %zd", name, op->head_dim,
+    if ((size_t)x->view.shape[x->view.ndim - 1] == op->width) return 0;
+    PyErr_Format(PyExc_ValueError, "%s must have %s %zu in its last axis, got %zd", name, op->width_name, op->width,
                  (Py_ssize_t)x->view.shape[x->view.ndim - 1]);
     return -1;
 }
@@ -159,12 +162,10 @@ static size_t total_bytes(const pe_operation *op) {
 }
 
 static int work(pe_operation *op, size_t bytes, int stream) {
-    pe_operand operands[2];
-    for (int i = 0; i < op->n; i++) operands[i].x = &op->x[i].view, operands[i].y = &op->y[i].view;
     op->how.stream = stream || bytes > PE_STREAM_BYTES;
     pe_release release;
     pe_poll *poll = pe_release_begin(&release, bytes);
-    pe_rotate(op->state->kernels, &op->how, &op->rows, operands, op->n, poll, &release);
+    op->work(op, poll, &release);
     return pe_release_end(&release);
 }
 

@@ -1,24 +1,28 @@
-/* One rotation on its way from Python to core: what the callers with positions and with tables share. */
+/* One call over x, or q and k, on its way from Python to core: what the verbs rotate and add share. */
 #ifndef PE_OPERATION_H
 #define PE_OPERATION_H
 
 #include "args.h"
 
-typedef struct {
+typedef struct pe_operation pe_operation;
+typedef enum pe_status pe_work(pe_operation *op, pe_poll *poll, void *context); /* writes y; everything is checked */
+struct pe_operation {
     pe_state *state;
-    int n; /* operands: 1 or 2 */
+    pe_work *work;
+    const char *width_name; /* of the last axis, for messages */
+    int n;                  /* operands: 1 or 2 */
     pe_array x[2], y[2];
     bool have_y; /* outputs were given */
     const char *x_name[2], *y_name[2];
     pe_rotation how;
     pe_rows rows;
-    size_t head_dim;
+    size_t width; /* what the last axis must have */
     pe_position_args positions;
     PyObject *results[2]; /* owned */
-} pe_operation;
+};
 
-/* Fill in order: head_dim and how.layout, inputs, rows, outputs; then finish, and clear in any case. */
-void pe_operation_init(pe_operation *op, pe_state *state);
+/* Fill in order: width and how.layout, inputs, rows, outputs; then finish, and clear in any case. */
+void pe_operation_init(pe_operation *op, pe_state *state, pe_work *work, const char *width_name);
 void pe_operation_clear(pe_operation *op);
 int pe_operation_input(pe_operation *op, PyObject *object, const char *name, PyObject *seq_axis);
 int pe_operation_check_pair(const pe_operation *op);

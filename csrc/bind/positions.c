@@ -219,11 +219,12 @@ int pe_require_positions(const pe_frequencies *freq, const pe_positions *positio
     return status == PE_OK ? 0 : raise_position();
 }
 
-int pe_require_rows(const pe_positions *positions, size_t batch, size_t seq, size_t table_rows) {
+int pe_require_rows(const pe_positions *positions, size_t batch, size_t seq, size_t table_rows,
+                    const int64_t *skipped) {
     int64_t bad = 0;
     pe_release release;
     pe_poll *poll = pe_release_begin(&release, pe_positions_read(positions, 1, batch, seq) * sizeof(int64_t));
-    enum pe_status status = pe_check_rows(positions, batch, seq, table_rows, &bad, poll, &release);
+    enum pe_status status = pe_check_rows(positions, batch, seq, table_rows, skipped, &bad, poll, &release);
     if (pe_release_end(&release) < 0) return -1;
     if (status == PE_OK) return 0;
     PyErr_Format(PyExc_IndexError, "position %lld is outside the table, which has rows 0 to %zd", (long long)bad,

@@ -1,12 +1,18 @@
 /* The two ways to rotate from Python: rows made from positions, and rows taken from ready tables. */
 #include "operation.h"
 
+static enum pe_status rotate(pe_operation *op, pe_poll *poll, void *context) {
+    pe_operand operands[2];
+    for (int i = 0; i < op->n; i++) operands[i].x = &op->x[i].view, operands[i].y = &op->y[i].view;
+    return pe_rotate(op->state->kernels, &op->how, &op->rows, operands, op->n, poll, context);
+}
+
 /* ---- rotate(spec, q, k, out, positions, offset, seq_axis, defer_above, stream) ---- */
 
 static int parse_rotate(pe_operation *op, PyObject *const *args) {
     const pe_spec *spec = pe_spec_from(args[0]);
     if (spec == NULL) return -1;
-    op->head_dim = spec->head_dim;
+    op->width = spec->head_dim;
     op->how.layout = spec->layout;
     op->how.rotary_offset = spec->rotary_offset;
     if (pe_operation_input(op, args[1], args[2] == Py_None ? "x" : "q", args[6]) < 0) return -1;
@@ -29,7 +35,7 @@ static int parse_rotate(pe_operation *op, PyObject *const *args) {
 PyObject *pe_py_rotate(PyObject *module, PyObject *const *args, Py_ssize_t n) {
     (void)n;
     pe_operation op;
-    pe_operation_init(&op, pe_get_state(module));
+    pe_operation_init(&op, pe_get_state(module), rotate, "head_dim");
     PyObject *result = parse_rotate(&op, args) < 0 ? NULL : pe_operation_finish(&op, args[7], args[8]);
     pe_operation_clear(&op);
     return result;
@@ -64,12 +70,12 @@ static ptrdiff_t table_batch(const pe_view *v) {
 /* how many elements a table of `pairs` rotates must fit behind rotary_offset; one more only as the zero of an odd head */
 static int check_width(const pe_operation *op, size_t pairs) {
     size_t from = op->how.rotary_offset;
-    bool odd = from == 0 && 2 * pairs == op->head_dim + 1;
-    if (pairs > 0 && from <= op->head_dim && (2 * pairs <= op->head_dim - from || odd)) return 0;
+    bool odd = from == 0 && 2 * pairs == op->width + 1;
+    if (pairs > 0 && from <= op->width && (2 * pairs <= op->width - from || odd)) return 0;
     PyErr_Format(PyExc_ValueError,
                  "cos and sin of width %zu rotate %zu elements from rotary_offset %zu on, but head_dim is "
                  "%zu; tables are half width, one column per pair",
-                 pairs, 2 * pairs, op->how.rotary_offset, op->head_dim);
+                 pairs, 2 * pairs, op->how.rotary_offset, op->width);
     return -1;
 }
 
@@ -91,7 +97,7 @@ static int check_table_batch(pe_operation *op, const pe_view *v) {
 
 static int check_table_rows(const pe_operation *op, size_t table_rows) {
     size_t batch = op->positions.per_batch ? (size_t)pe_operation_batch(op) : 1;
-    return pe_require_rows(&op->rows.positions, batch, (size_t)pe_operation_seq(op), table_rows);
+    return pe_require_rows(&op->rows.positions, batch, (size_t)pe_operation_seq(op), table_rows, NULL);
 }
 
 static int use_tables(pe_operation *op, pe_array tables[2], PyObject *positions, PyObject *offset) {
@@ -138,7 +144,7 @@ static int parse_apply(pe_operation *op, pe_array tables[2], PyObject *const *ar
     op->rows.conjugate = PyObject_IsTrue(args[9]);
     if (PyErr_Occurred()) return -1;
     if (pe_array_float(op->state, args[0], "x", &op->x[0]) < 0) return -1;
-    op->head_dim = op->x[0].view.ndim ? (size_t)op->x[0].view.shape[op->x[0].view.ndim - 1] : 0;
+    op->width = op->x[0].view.ndim ? (size_t)op->x[0].view.shape[op->x[0].view.ndim - 1] : 0;
     pe_array_clear(&op->x[0]);
     if (pe_operation_input(op, args[0], "x", args[6]) < 0) return -1;
     for (int i = 0; i < 2; i++)
@@ -155,7 +161,7 @@ PyObject *pe_py_apply(PyObject *module, PyObject *const *args, Py_ssize_t n) {
     (void)n;
     pe_operation op;
     pe_array tables[2] = {{.owner = NULL}, {.owner = NULL}};
-    pe_operation_init(&op, pe_get_state(module));
+    pe_operation_init(&op, pe_get_state(module), rotate, "head_dim");
     PyObject *result = parse_apply(&op, tables, args) < 0 ? NULL : pe_operation_finish(&op, args[10], args[11]);
     pe_operation_clear(&op);
     for (int i = 0; i < 2; i++) pe_array_clear(&tables[i]);

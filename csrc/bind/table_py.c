@@ -32,23 +32,21 @@ static int make_tables(table_call *call) {
     return 0;
 }
 
-static int check_table(const table_call *call, int i) {
-    const pe_array *a = &call->out[i];
-    npy_intp shape[3];
-    int ndim = wanted_shape(call, shape);
-    if (a->dtype != (int)call->dtype) {
-        PyErr_Format(PyExc_TypeError, "%s must be %s, as dtype says", out_name[i],
-                     call->dtype == PE_F64 ? "float64" : "float32");
+/* An output of a table: the dtype and shape that are wanted, able to take results, apart from the positions. */
+int pe_require_table(const char *name, PyObject *object, const pe_view *wanted, pe_state *state,
+                     const pe_position_args *positions, pe_array *a) {
+    if (pe_array_any(state, object, name, a) < 0) return -1;
+    if (a->dtype != (int)wanted->dtype) {
+        PyErr_Format(PyExc_TypeError, "%s must be %s, as dtype says", name,
+                     wanted->dtype == PE_F64 ? "float64" : "float32");
         return -1;
     }
-    bool same = a->view.ndim == ndim;
-    for (int k = 0; same && k < ndim; k++) same = a->view.shape[k] == shape[k];
-    if (same) return pe_check_output(a, out_name[i]);
-    pe_view wanted = {.ndim = ndim};
-    for (int k = 0; k < ndim; k++) wanted.shape[k] = shape[k];
+    bool same = a->view.ndim == wanted->ndim;
+    for (int k = 0; same && k < wanted->ndim; k++) same = a->view.shape[k] == wanted->shape[k];
+    if (same) return pe_check_output(a, name) < 0 ? -1 : pe_check_positions_disjoint(positions, a, name);
     char want[256], got[256];
-    PyErr_Format(PyExc_ValueError, "%s must have shape %s for these positions and frequencies, got %s", out_name[i],
-                 pe_shape_text(&wanted, want, sizeof want), pe_shape_text(&a->view, got, sizeof got));
+    PyErr_Format(PyExc_ValueError, "%s must have shape %s for these positions and frequencies, got %s", name,
+                 pe_shape_text(wanted, want, sizeof want), pe_shape_text(&a->view, got, sizeof got));
     return -1;
 }
 
@@ -57,12 +55,14 @@ static int parse_tables(table_call *call, PyObject *out) {
         PyErr_SetString(PyExc_TypeError, "out must be a pair of arrays, one for cos and one for sin");
         return -1;
     }
+    npy_intp shape[3];
+    pe_view wanted = {.ndim = wanted_shape(call, shape), .dtype = call->dtype};
+    for (int k = 0; k < wanted.ndim; k++) wanted.shape[k] = shape[k];
     for (int i = 0; i < 2; i++) {
         call->results[i] = PySequence_GetItem(out, i);
         if (call->results[i] == NULL) return -1;
-        if (pe_array_any(call->state, call->results[i], out_name[i], &call->out[i]) < 0) return -1;
-        if (check_table(call, i) < 0) return -1;
-        if (pe_check_positions_disjoint(&call->positions, &call->out[i], out_name[i]) < 0) return -1;
+        if (pe_require_table(out_name[i], call->results[i], &wanted, call->state, &call->positions, &call->out[i]) < 0)
+            return -1;
     }
     return pe_check_disjoint(&call->out[0], out_name[0], &call->out[1], out_name[1]);
 }
@@ -76,7 +76,7 @@ static int announce_writes(const table_call *call) {
 }
 
 /* as (batch, seq, pairs); a stride of an axis one long means nothing, so the last one is set right */
-static pe_view three_axes(const pe_view *v) {
+pe_view pe_three_axes(const pe_view *v) {
     pe_view w = *v;
     if (w.ndim == 2) {
         for (int i = 2; i > 0; i--) w.shape[i] = w.shape[i - 1], w.stride[i] = w.stride[i - 1];
@@ -87,7 +87,7 @@ static pe_view three_axes(const pe_view *v) {
 }
 
 static int work(const table_call *call, size_t bytes, bool stream) {
-    pe_view cos = three_axes(&call->out[0].view), sin = three_axes(&call->out[1].view);
+    pe_view cos = pe_three_axes(&call->out[0].view), sin = pe_three_axes(&call->out[1].view);
     pe_release release;
     pe_poll *poll = pe_release_begin(&release, bytes);
     pe_table(call->state->kernels, &call->spec->freq, &call->positions.positions, &cos, &sin,

@@ -107,9 +107,10 @@ size_t pe_positions_read(const pe_positions *positions, int axes, size_t batch, 
 /* PE_POSITION unless every position is finite and |position| and |position * inv_freq| are below 2^31. */
 enum pe_status pe_check_positions(const pe_frequencies *freq, const pe_positions *positions, size_t batch, size_t seq,
                                   pe_poll *poll, void *context);
-/* PE_OUT_OF_TABLE unless every position is at least 0 and below table_rows; *bad receives the first that is not. */
-enum pe_status pe_check_rows(const pe_positions *positions, size_t batch, size_t seq, size_t table_rows, int64_t *bad,
-                             pe_poll *poll, void *context);
+/* PE_OUT_OF_TABLE unless every position is at least 0 and below table_rows; *bad receives the first that is not. A listed
+ * position that equals *skipped, where that is not NULL, need not be one. */
+enum pe_status pe_check_rows(const pe_positions *positions, size_t batch, size_t seq, size_t table_rows,
+                             const int64_t *skipped, int64_t *bad, pe_poll *poll, void *context);
 
 /* Fill tables: positions (batch, seq) -> cos and sin (batch, seq, pairs), strided views of float32 or float64.
  * Positions are checked. `stream` writes past the caches. */
@@ -246,5 +247,83 @@ typedef struct {
 } pe_tallying;
 enum pe_status pe_tally(const struct pe_kernels *kernels, const pe_view *map, const pe_tallying *to, size_t bad[2],
                         pe_poll *poll, void *context);
+
+/* ---- sinusoid.c ---- */
+
+/* How the columns of a row hold sines and cosines. */
+enum pe_order {
+    PE_IN_TURN,      /* s0 c0 s1 c1 .. */
+    PE_SIN_THEN_COS, /* s0 s1 .. c0 c1 .. */
+    PE_COS_THEN_SIN  /* c0 c1 .. s0 s1 .. */
+};
+
+/* Sine of pair i in column sin_at + i*step, i < sines; its cosine in cos_at + i*step, i < cosines; the last column of an
+ * odd dim is zero where neither reaches it. */
+typedef struct {
+    size_t dim, sin_at, sines, cos_at, cosines, step;
+} pe_arrangement;
+
+/* dim is 2*pairs, or one less (what comes second ends early) or one more (a column of zeros). */
+pe_arrangement pe_arrange(enum pe_order order, size_t dim, size_t pairs);
+
+typedef struct {
+    const pe_frequencies *freq; /* one axis */
+    pe_arrangement how;
+    enum pe_dtype dtype; /* PE_F32 or PE_F64 */
+} pe_sinusoid;
+
+/* Fill a table: positions (batch, seq) -> out (batch, seq, dim), a strided view. Positions are checked. Rows of the
+ * position *skipped, where that is not NULL, are zero. `stream` writes past the caches. */
+enum pe_status pe_sinusoid_table(const struct pe_kernels *kernels, const pe_sinusoid *sinusoid,
+                                 const pe_positions *positions, const int64_t *skipped, const pe_view *out, bool stream,
+                                 pe_poll *poll, void *context);
+
+/* Columns `first` .. first + count of some rows, `step` bytes apart. */
+struct pe_segment {
+    const char *rows;
+    ptrdiff_t step;
+    size_t first, count;
+};
+struct pe_sinusoid_tile {
+    PE_ALIGNED(64) char rows[2 * PE_TILE_BYTES + 64];
+    struct pe_tile pairs;
+    struct pe_segment segments[3];
+};
+/* Rows j .. j + n of a batch row, those columns that belong to pairs first .. first + count, as segments in the tile;
+ * returns how many. All pairs at once where they are at most PE_CHUNK_PAIRS. */
+int pe_sinusoid_fill(const struct pe_kernels *kernels, const pe_sinusoid *sinusoid, const pe_positions *positions,
+                     size_t batch, size_t j, size_t n, size_t first, size_t count, struct pe_sinusoid_tile *tile);
+size_t pe_sinusoid_tile_rows(const pe_sinusoid *sinusoid); /* how many rows fit, at least 1 */
+
+/* ---- add.c ---- */
+
+/* Rows to add: made (sinusoid set), or row `position` of a table. The table is float32, float64 or of x's own dtype. */
+typedef struct {
+    const pe_sinusoid *sinusoid;
+    const char *table;
+    ptrdiff_t table_row, table_element;
+    enum pe_dtype table_dtype;
+    pe_positions positions;
+    const int64_t *skipped; /* what has this position stays as it is; or NULL */
+    size_t dim;
+    bool per_batch; /* positions differ between batch rows */
+} pe_added;
+
+typedef struct {
+    int seq_axis; /* from 0, not the last */
+    double scale;
+    bool stream;
+} pe_addition;
+
+/* y = x + scale * row, where both products and sums are rounded in float32 (float64 for float64 x) and halves once more.
+ * The last axis of x has rows->dim elements. x and y as in pe_rotate. Positions are checked. */
+enum pe_status pe_add_rows(const struct pe_kernels *kernels, const pe_addition *how, const pe_added *rows,
+                           const pe_operand *operand, pe_poll *poll, void *context);
+
+/* The gradient of a table: table (rows, dim), float32 (float64 for float64 grad), += scale * grad for each token of grad
+ * (.., dim) at its position; `how` and the positions are those of the addition. Tokens come in the order of the sequence,
+ * for each position of it those of the other axes in their order; each product and each sum is rounded. */
+enum pe_status pe_scatter_rows(const struct pe_kernels *kernels, const pe_addition *how, const pe_added *rows,
+                               const pe_view *grad, const pe_view *table, pe_poll *poll, void *context);
 
 #endif

@@ -3,8 +3,6 @@
 
 #include "walk.h"
 
-enum { STAGE_BYTES = 16384 };
-
 struct call {
     struct pe_walk walk; /* first: a walk is a call */
     const pe_rows *rows;
@@ -14,21 +12,13 @@ struct call {
 
 /* ---- planning ---- */
 
-/* every vector that a kernel writes begins at a multiple of PE_STREAM_ALIGNMENT */
-static bool is_aligned(const struct pe_plan *plan, const pe_view *y) {
-    uintptr_t bits = (uintptr_t)y->data | plan->offset * plan->size | plan->pairs * plan->size;
-    for (int i = 0; i < y->ndim - 1; i++)
-        if (y->shape[i] > 1) bits |= (uintptr_t)y->stride[i];
-    return bits % PE_STREAM_ALIGNMENT == 0;
-}
-
 static void plan_operand(struct pe_plan *plan, const pe_rotation *how, const pe_rows *rows, const pe_operand *operand) {
     pe_plan_operand(plan, how, rows->pairs, rows->per_batch, operand->x, operand->y);
     plan->evens_first = plan->dtype == PE_BF16 && !(plan->whole && how->layout == PE_INTERLEAVED);
     size_t head_bytes = plan->head_dim * plan->size;
     plan->stream = how->stream && plan->whole && !plan->in_place && rows->pairs <= PE_CHUNK_PAIRS &&
-                   head_bytes <= STAGE_BYTES && plan->axes[plan->n_axes - 1].y == (ptrdiff_t)head_bytes;
-    plan->aligned = is_aligned(plan, operand->y);
+                   head_bytes <= PE_STAGE_BYTES && plan->axes[plan->n_axes - 1].y == (ptrdiff_t)head_bytes;
+    plan->aligned = pe_is_aligned(operand->y, plan->offset * plan->size | plan->pairs * plan->size);
 }
 
 /* ---- runs ---- */
@@ -96,8 +86,8 @@ static void rotate_gathered(const struct pe_walk *walk, const struct pe_plan *pl
 
 /* whole heads through a buffer in L1, then past the caches */
 static void rotate_streamed(const struct pe_walk *walk, const struct pe_plan *plan, const struct pe_visit *run) {
-    PE_ALIGNED(64) char stage[STAGE_BYTES];
-    size_t head_bytes = plan->head_dim * plan->size, at_once = STAGE_BYTES / head_bytes;
+    PE_ALIGNED(64) char stage[PE_STAGE_BYTES];
+    size_t head_bytes = plan->head_dim * plan->size, at_once = PE_STAGE_BYTES / head_bytes;
     for (size_t j = 0; j < run->n; j += at_once) {
         struct pe_visit part = {.x = run->x + (ptrdiff_t)j * run->x_step,
                                 .ahead = run->ahead ? run->ahead + (ptrdiff_t)j * run->x_step : NULL,

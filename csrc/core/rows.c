@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "posenc.h"
+#include "rows.h"
 
 size_t pe_itemsize(enum pe_dtype dtype) {
     static const size_t size[PE_DTYPES] = {[PE_F32] = 4, [PE_F64] = 8, [PE_F16] = 2, [PE_BF16] = 2};
@@ -21,13 +21,9 @@ size_t pe_elements(const pe_view *v) {
     return n;
 }
 
-static size_t min_size(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-
 size_t pe_tile_rows(enum pe_dtype dtype, size_t pairs) {
-    size_t row = min_size(pairs, PE_CHUNK_PAIRS) * pe_itemsize(dtype);
-    return row ? min_size(PE_TILE_ROWS, PE_TILE_BYTES / row) : PE_TILE_ROWS;
+    size_t row = pe_min(pairs, PE_CHUNK_PAIRS) * pe_itemsize(dtype);
+    return row ? pe_min(PE_TILE_ROWS, PE_TILE_BYTES / row) : PE_TILE_ROWS;
 }
 
 static int64_t load_int(const pe_positions *p, const char *at) {
@@ -39,14 +35,14 @@ static const char *position_address(const pe_positions *p, int axis, size_t batc
     return p->data + axis * p->axis_stride + (ptrdiff_t)batch * p->batch_stride + (ptrdiff_t)j * p->stride;
 }
 
-static int64_t int_position(const pe_positions *p, int axis, size_t batch, size_t j) {
+int64_t pe_int_position(const pe_positions *p, int axis, size_t batch, size_t j) {
     int64_t value = load_int(p, position_address(p, axis, batch, j));
     return p->kind == PE_RANGE ? value + (int64_t)j : value;
 }
 
 double pe_position(const pe_positions *p, int axis, size_t batch, size_t j) {
     if (p->kind == PE_FLOAT64) return *(const double *)position_address(p, axis, batch, j);
-    return (double)int_position(p, axis, batch, j);
+    return (double)pe_int_position(p, axis, batch, j);
 }
 
 void pe_frequencies_seal(pe_frequencies *freq) {
@@ -63,7 +59,7 @@ enum { CHECK_AT_ONCE = 1 << 17 }; /* a MiB of int64 or float64 positions */
 
 /* A range is checked by its start and its length, which also keeps its sums from overflowing. */
 static size_t read_of_a_row(const pe_positions *positions, size_t seq) {
-    return positions->kind == PE_RANGE ? min_size(seq, 1) : seq;
+    return positions->kind == PE_RANGE ? pe_min(seq, 1) : seq;
 }
 
 size_t pe_positions_read(const pe_positions *positions, int axes, size_t batch, size_t seq) {
@@ -76,6 +72,7 @@ struct check {
     size_t seq;
     double fastest; /* on this axis, and at least 1: |position| itself is bounded too */
     int64_t rows;   /* of the table */
+    const int64_t *skipped;
     int64_t *bad;
 };
 typedef enum pe_status check_part(const struct check *check, int axis, size_t batch, size_t j, size_t n);
@@ -102,6 +99,7 @@ static enum pe_status check_rows(const struct check *check, int axis, size_t bat
         int64_t row = load_int(check->positions, position_address(check->positions, axis, batch, j));
         if (range && row >= 0 && row < check->rows && (int64_t)check->seq > check->rows - row) row = check->rows;
         if (row < 0 || row >= check->rows) {
+            if (check->skipped && !range && row == *check->skipped) continue;
             *check->bad = row;
             return PE_OUT_OF_TABLE;
         }
@@ -115,7 +113,7 @@ static enum pe_status check_axis(const struct check *check, check_part *part, in
     size_t each = read_of_a_row(check->positions, check->seq);
     for (size_t b = 0; b < batch; b++)
         for (size_t j = 0; j < each; j += CHECK_AT_ONCE) {
-            size_t n = min_size(CHECK_AT_ONCE, each - j);
+            size_t n = pe_min(CHECK_AT_ONCE, each - j);
             enum pe_status status = part(check, axis, b, j, n);
             if (status != PE_OK) return status;
             *polled += n;
@@ -138,31 +136,30 @@ enum pe_status pe_check_positions(const pe_frequencies *freq, const pe_positions
     return status;
 }
 
-enum pe_status pe_check_rows(const pe_positions *positions, size_t batch, size_t seq, size_t table_rows, int64_t *bad,
-                             pe_poll *poll, void *context) {
-    struct check check = {.positions = positions, .seq = seq, .rows = (int64_t)table_rows, .bad = bad};
+enum pe_status pe_check_rows(const pe_positions *positions, size_t batch, size_t seq, size_t table_rows,
+                             const int64_t *skipped, int64_t *bad, pe_poll *poll, void *context) {
+    struct check check = {
+        .positions = positions, .seq = seq, .rows = (int64_t)table_rows, .skipped = skipped, .bad = bad};
     size_t polled = 0;
     return check_axis(&check, check_rows, 0, batch, &polled, poll, context);
 }
 
 /* ---- rows ---- */
 
-/* n rows from position j on, written at cos and sin */
-static void make_rows(const struct pe_kernels *kernels, const pe_frequencies *freq, const pe_positions *positions,
-                      size_t batch, size_t j, size_t n, size_t first, size_t count, bool wide, char *cos,
-                      ptrdiff_t cos_step, char *sin, ptrdiff_t sin_step) {
+void pe_make_rows(const struct pe_kernels *kernels, const pe_frequencies *freq, const pe_positions *positions,
+                  size_t batch, size_t j, size_t n, size_t first, size_t count, const struct pe_row_target *to) {
     double at[PE_TILE_ROWS], each[PE_CHUNK_PAIRS];
     struct pe_sincos job = {.position = at,
                             .inv_freq = freq->inv_freq + first,
                             .scale = freq->as_float32 ? (double)(float)freq->scale : freq->scale,
                             .as_float32 = freq->as_float32,
-                            .cos = cos,
-                            .sin = sin,
-                            .cos_step = cos_step,
-                            .sin_step = sin_step,
+                            .cos = to->cos,
+                            .sin = to->sin,
+                            .cos_step = to->cos_step,
+                            .sin_step = to->sin_step,
                             .rows = n,
                             .pairs = count};
-    pe_sincos_kernel *kernel = wide ? kernels->sincos_f64 : kernels->sincos_f32;
+    pe_sincos_kernel *kernel = to->wide ? kernels->sincos_f64 : to->zipped ? kernels->sincos_zip : kernels->sincos_f32;
     if (freq->axis_of_freq == NULL) {
         for (size_t row = 0; row < n; row++) {
             double p = pe_position(positions, 0, batch, j + row);
@@ -178,7 +175,7 @@ static void make_rows(const struct pe_kernels *kernels, const pe_frequencies *fr
             each[i] = freq->as_float32 ? (double)(float)p : p;
         }
         kernel(&job);
-        job.cos += cos_step, job.sin += sin_step;
+        job.cos += to->cos_step, job.sin += to->sin_step;
     }
 }
 
@@ -214,7 +211,7 @@ static void gather_row(const struct pe_kernels *kernels, char *row, const char *
 }
 
 static size_t table_row(const pe_rows *rows, size_t batch, size_t j) {
-    return rows->by_position ? (size_t)int_position(&rows->positions, 0, batch, j) : j;
+    return rows->by_position ? (size_t)pe_int_position(&rows->positions, 0, batch, j) : j;
 }
 
 /* the table's own memory where its rows can be used as they are: contiguous, both with the same step */
@@ -235,9 +232,10 @@ void pe_tile_fill(const struct pe_kernels *kernels, const pe_rows *rows, size_t 
     ptrdiff_t step = (ptrdiff_t)(count * pe_itemsize(rows->dtype));
     bool widen = rows->freq && rows->freq->as_float32 && rows->dtype == PE_F64;
     tile->cos = tile->cos_rows, tile->sin = tile->sin_rows, tile->step = step;
-    if (rows->freq)
-        make_rows(kernels, rows->freq, &rows->positions, batch, j, n, first, count, rows->dtype == PE_F64 && !widen,
-                  tile->cos_rows, step, tile->sin_rows, step);
+    if (rows->freq) {
+        struct pe_row_target to = {tile->cos_rows, tile->sin_rows, step, step, rows->dtype == PE_F64 && !widen, false};
+        pe_make_rows(kernels, rows->freq, &rows->positions, batch, j, n, first, count, &to);
+    }
     for (size_t i = 0; i < n; i++) {
         char *cos = tile->cos_rows + (ptrdiff_t)i * step, *sin = tile->sin_rows + (ptrdiff_t)i * step;
         if (!rows->freq) {
@@ -252,18 +250,17 @@ void pe_tile_fill(const struct pe_kernels *kernels, const pe_rows *rows, size_t 
     }
 }
 
-/* n rows of a tile into an output whose elements may lie anywhere */
-static void put_rows(const struct pe_kernels *kernels, const pe_view *out, size_t batch, size_t j, size_t n,
-                     size_t first, size_t count, const char *rows, bool stream) {
+void pe_put_rows(const struct pe_kernels *kernels, const pe_view *out, size_t batch, size_t j, size_t n, size_t first,
+                 size_t count, const char *rows, ptrdiff_t step, bool stream) {
     size_t size = pe_itemsize(out->dtype), bytes = count * size;
     char *to = out->data + (ptrdiff_t)batch * out->stride[0] + (ptrdiff_t)j * out->stride[1] +
                (ptrdiff_t)first * out->stride[2];
     bool contiguous = out->stride[2] == (ptrdiff_t)size;
-    if (stream && contiguous && out->stride[1] == (ptrdiff_t)bytes) {
+    if (stream && contiguous && out->stride[1] == (ptrdiff_t)bytes && step == (ptrdiff_t)bytes) {
         kernels->stream(to, rows, n * bytes);
         return;
     }
-    for (size_t i = 0; i < n; i++, to += out->stride[1], rows += bytes) {
+    for (size_t i = 0; i < n; i++, to += out->stride[1], rows += step) {
         if (contiguous)
             memcpy(to, rows, bytes);
         else
@@ -281,27 +278,26 @@ enum pe_status pe_table(const struct pe_kernels *kernels, const pe_frequencies *
     bool direct = !stream && cos->stride[2] == (ptrdiff_t)size && sin->stride[2] == (ptrdiff_t)size &&
                   !(freq->as_float32 && cos->dtype == PE_F64);
     for (size_t first = 0; first < freq->pairs; first += PE_CHUNK_PAIRS) {
-        size_t count = min_size(PE_CHUNK_PAIRS, freq->pairs - first);
+        size_t count = pe_min(PE_CHUNK_PAIRS, freq->pairs - first);
         for (size_t b = 0; b < batch; b++)
             for (size_t j = 0; j < seq; j += tile_rows) {
-                size_t n = min_size(tile_rows, seq - j);
+                size_t n = pe_min(tile_rows, seq - j);
                 if (direct) {
                     ptrdiff_t skip = (ptrdiff_t)(first * size), bs = (ptrdiff_t)b, js = (ptrdiff_t)j;
-                    make_rows(kernels, freq, positions, b, j, n, first, count, cos->dtype == PE_F64,
-                              cos->data + bs * cos->stride[0] + js * cos->stride[1] + skip, cos->stride[1],
-                              sin->data + bs * sin->stride[0] + js * sin->stride[1] + skip, sin->stride[1]);
+                    struct pe_row_target to = {.cos = cos->data + bs * cos->stride[0] + js * cos->stride[1] + skip,
+                                               .sin = sin->data + bs * sin->stride[0] + js * sin->stride[1] + skip,
+                                               .cos_step = cos->stride[1],
+                                               .sin_step = sin->stride[1],
+                                               .wide = cos->dtype == PE_F64};
+                    pe_make_rows(kernels, freq, positions, b, j, n, first, count, &to);
                 } else {
                     pe_tile_fill(kernels, &rows, b, j, n, first, count, false, &tile);
-                    put_rows(kernels, cos, b, j, n, first, count, tile.cos, stream);
-                    put_rows(kernels, sin, b, j, n, first, count, tile.sin, stream);
+                    pe_put_rows(kernels, cos, b, j, n, first, count, tile.cos, tile.step, stream);
+                    pe_put_rows(kernels, sin, b, j, n, first, count, tile.sin, tile.step, stream);
                 }
-                polled += 2 * n * count * size;
-                if (poll && polled >= 1 << 20) {
-                    polled = 0;
-                    if (poll(context)) {
-                        if (stream) kernels->stream_end();
-                        return PE_STOPPED;
-                    }
+                if (pe_stop(poll, context, &polled, 2 * n * count * size)) {
+                    if (stream) kernels->stream_end();
+                    return PE_STOPPED;
                 }
             }
     }

@@ -3,8 +3,6 @@
 
 #include "walk.h"
 
-enum { POLL_BYTES = 1 << 20 };
-
 static ptrdiff_t magnitude(ptrdiff_t stride) {
     return stride < 0 ? -stride : stride;
 }
@@ -68,6 +66,13 @@ void pe_plan_operand(struct pe_plan *plan, const pe_rotation *how, size_t pairs,
     plan->evens_first = plan->stream = plan->aligned = false;
 }
 
+bool pe_is_aligned(const pe_view *y, size_t also) {
+    uintptr_t bits = (uintptr_t)y->data | also;
+    for (int i = 0; i < y->ndim - 1; i++)
+        if (y->shape[i] > 1) bits |= (uintptr_t)y->stride[i];
+    return bits % PE_STREAM_ALIGNMENT == 0;
+}
+
 size_t pe_plan_run_rows(const struct pe_plan *plan) {
     size_t head_bytes = plan->head_dim * plan->size;
     return head_bytes < PE_RUN_BYTES ? PE_RUN_BYTES / head_bytes : 1;
@@ -98,20 +103,35 @@ void pe_move_elements(char *to, ptrdiff_t to_step, const char *from, ptrdiff_t f
         }
 }
 
-/* ---- walking ---- */
-
-static bool stop(struct pe_walk *walk, size_t bytes) {
-    walk->polled += bytes;
-    if (walk->poll == NULL || walk->polled < POLL_BYTES) return false;
-    walk->polled = 0;
-    return walk->poll(walk->context);
+void pe_widen(const struct pe_kernels *kernels, char *to, enum pe_dtype to_dtype, const char *from, ptrdiff_t step,
+              enum pe_dtype dtype, size_t n) {
+    enum { AT_ONCE = 256 };
+    uint16_t halves[AT_ONCE];
+    if (dtype == to_dtype) {
+        pe_move_elements(to, (ptrdiff_t)pe_itemsize(dtype), from, step, n, pe_itemsize(dtype));
+        return;
+    }
+    void (*widen)(const uint16_t *, float *, size_t) = dtype == PE_F16 ? kernels->widen_f16 : kernels->widen_bf16;
+    float *wide = (float *)(void *)to;
+    if (step == sizeof *halves) {
+        widen((const uint16_t *)(const void *)from, wide, n);
+        return;
+    }
+    for (size_t done = 0; done < n; done += AT_ONCE, from += AT_ONCE * step) {
+        size_t part = pe_min(AT_ONCE, n - done);
+        pe_move_elements((char *)halves, sizeof *halves, from, step, part, sizeof *halves);
+        widen(halves, wide + done, part);
+    }
 }
+
+/* ---- walking ---- */
 
 /* The last axis, in pieces small enough that a poll is never far. */
 static bool walk_run(struct pe_walk *walk, const struct pe_plan *plan, struct pe_visit run,
                      const struct pe_axis *axis) {
     /* what is only copied takes time too */
-    size_t bytes = (plan->in_place ? 2 * walk->count : plan->head_dim) * plan->size, at_once = POLL_BYTES / bytes + 1;
+    size_t bytes = (plan->in_place ? 2 * walk->count : plan->head_dim) * plan->size,
+           at_once = PE_POLL_BYTES / bytes + 1;
     run.row_step *= axis->row;
     run.x_step = axis->x, run.y_step = axis->y;
     for (size_t j = 0; j < axis->n; j += at_once) {
@@ -121,7 +141,7 @@ static bool walk_run(struct pe_walk *walk, const struct pe_plan *plan, struct pe
         part.cos += (ptrdiff_t)j * run.row_step, part.sin += (ptrdiff_t)j * run.row_step;
         part.n = pe_min(at_once, axis->n - j);
         walk->visit(walk, plan, &part);
-        if (stop(walk, part.n * bytes)) return true;
+        if (pe_stop(walk->poll, walk->context, &walk->polled, part.n * bytes)) return true;
     }
     return false;
 }
@@ -169,9 +189,7 @@ static const char *after_operand(const struct pe_walk *walk, const struct pe_pla
     return j + n < walk->seq ? place(&plans[0], batch, j + n) : place(&plans[0], batch + 1, 0);
 }
 
-/* positions j .. j + n of a batch row, every operand */
-static bool walk_tile(struct pe_walk *walk, const struct pe_plan *plans, int n_plans, size_t batch, size_t j,
-                      size_t n) {
+bool pe_walk_tile(struct pe_walk *walk, const struct pe_plan *plans, int n_plans, size_t batch, size_t j, size_t n) {
     for (int k = 0; k < n_plans; k++) {
         const struct pe_plan *plan = &plans[k];
         struct pe_axis axes[PE_MAX_DIM];
@@ -192,7 +210,7 @@ bool pe_walk_all(struct pe_walk *walk, size_t pairs, const struct pe_plan *plans
         walk->count = pe_min(PE_CHUNK_PAIRS, pairs - walk->first);
         for (size_t b = 0; b < walk->batch; b++)
             for (size_t j = 0; j < walk->seq; j += walk->tile_rows)
-                if (walk_tile(walk, plans, n_plans, b, j, pe_min(walk->tile_rows, walk->seq - j))) return true;
+                if (pe_walk_tile(walk, plans, n_plans, b, j, pe_min(walk->tile_rows, walk->seq - j))) return true;
     }
     return false;
 }

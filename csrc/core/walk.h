@@ -9,7 +9,7 @@
 #ifndef PE_WALK_H
 #define PE_WALK_H
 
-#include "posenc.h"
+#include "rows.h"
 
 struct pe_axis {
     size_t n;
@@ -57,14 +57,18 @@ struct pe_walk {
     size_t polled;
 };
 
-enum { PE_FETCH_BYTES = 4 << 20, PE_RUN_BYTES = 16384 };
+enum { PE_FETCH_BYTES = 4 << 20, PE_RUN_BYTES = 16384, PE_STAGE_BYTES = 16384 };
 
 /* Everything of a plan but what concerns tables and streams. */
 void pe_plan_operand(struct pe_plan *plan, const pe_rotation *how, size_t pairs, bool per_batch, const pe_view *x,
                      const pe_view *y);
 /* How many heads in a row a tile should hold where the sequence is the run. */
 size_t pe_plan_run_rows(const struct pe_plan *plan);
-/* Walk all chunks of pairs. Returns true where the poll asked to stop. */
+/* Whether every vector that a kernel writes begins at a multiple of PE_STREAM_ALIGNMENT; `also`: offsets, or'ed. */
+bool pe_is_aligned(const pe_view *y, size_t also);
+/* Positions j .. j + n of a batch row, every operand. Returns true where the poll asked to stop. */
+bool pe_walk_tile(struct pe_walk *walk, const struct pe_plan *plans, int n_plans, size_t batch, size_t j, size_t n);
+/* Walk all chunks of pairs, tile by tile. Returns true where the poll asked to stop. */
 bool pe_walk_all(struct pe_walk *walk, size_t pairs, const struct pe_plan *plans, int n_plans);
 
 /* Members of this chunk's pairs among the elements of a head: first ones start at start[0], second ones at start[1], each
@@ -76,10 +80,6 @@ struct pe_members {
 struct pe_members pe_find_members(const struct pe_walk *walk, const struct pe_plan *plan, bool halves);
 /* n elements from one place to another, both strided */
 void pe_move_elements(char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step, size_t n, size_t size);
-
-static inline size_t pe_min(size_t a, size_t b) {
-    return a < b ? a : b;
-}
 
 static inline bool pe_reads_halves(enum pe_layout layout) {
     return layout == PE_HALF || layout == PE_HALF_TO_INTERLEAVED;

@@ -80,7 +80,10 @@ typedef void pe_add_kernel(const struct pe_add *run);
  * One position a row; or, where a row mixes position axes, `each` points to one position per pair (and rows is 1).
  * as_float32 makes the angle as a float32 model does: position and inv_freq hold float32 values, their product is
  * rounded to float32, cos and sin are rounded to float32 before a float32 multiplication by scale.
- * |position * inv_freq| < 2^31. */
+ * |position * inv_freq| < 2^31.
+ *
+ * sincos_zip writes sine and cosine of pair i to elements 2i and 2i + 1 of the row at `sin`; cos is the element behind
+ * sin, cos_step is sin_step, and `each` is NULL. */
 struct pe_sincos {
     const double *position; /* (rows,); readable though unused where each is set */
     const double *each;     /* (pairs,) or NULL */
@@ -203,6 +206,7 @@ struct pe_kernels {
     pe_lookup_kernel *lookup[PE_DTYPES];
     pe_sincos_kernel *sincos_f32; /* writes float32 */
     pe_sincos_kernel *sincos_f64; /* writes float64 */
+    pe_sincos_kernel *sincos_zip; /* float32, sine and cosine of each pair in turn; see pe_sincos */
     pe_products_kernel *products_f32, *products_f64;
     /* y = x as float32; no overlap */
     void (*widen_f16)(const uint16_t *x, float *y, size_t n);
@@ -210,8 +214,6 @@ struct pe_kernels {
     pe_tally_kernel *tally[PE_DTYPES];
     /* y[0 .. (n+1)/2) = even elements of x, y[(n+1)/2 .. n) = odd ones; elements of 4 bytes, no overlap */
     void (*unzip4)(const float *x, float *y, size_t n);
-    /* both[2i] = x[i], both[2i + 1] = y[i], i < n; no overlap */
-    void (*zip4)(const float *x, const float *y, float *both, size_t n);
     void (*pick)(const struct pe_pick *job);
     void (*pick_columns)(const struct pe_pick_columns *job);
     void (*weigh_f32)(const struct pe_weigh_f32 *job);

@@ -99,10 +99,6 @@ PE_FN void f_unzip(F x, F y, F *even, F *odd) {
     *even = vuzp1q_f32(x, y);
     *odd = vuzp2q_f32(x, y);
 }
-PE_FN void f_zip(F even, F odd, F *x, F *y) {
-    *x = vzip1q_f32(even, odd);
-    *y = vzip2q_f32(even, odd);
-}
 
 PE_FN int32_t smaller(int32_t a, int32_t b) {
     return a < b ? a : b;
@@ -200,6 +196,9 @@ PE_FN void d_stn_f32(float *p, D x, size_t n) {
     float buffer[DL];
     d_st_f32(buffer, x);
     memcpy(p, buffer, n * sizeof *p);
+}
+PE_FN void d_st2_f32(float *p, D x, D y) {
+    vst2_f32(p, (float32x2x2_t){{vcvt_f32_f64(x), vcvt_f32_f64(y)}});
 }
 PE_FN D d_add(D x, D y) {
     return vaddq_f64(x, y);

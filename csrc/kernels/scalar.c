@@ -120,12 +120,6 @@ PE_FN void f_unzip(F x, F y, F *even, F *odd) {
         odd->v[i] = i < FL / 2 ? x.v[2 * i + 1] : y.v[2 * i + 1 - FL];
     }
 }
-PE_FN void f_zip(F even, F odd, F *x, F *y) {
-    for (size_t i = 0; i < FL; i++) {
-        x->v[i] = i & 1 ? odd.v[i / 2] : even.v[i / 2];
-        y->v[i] = i & 1 ? odd.v[(i + FL) / 2] : even.v[(i + FL) / 2];
-    }
-}
 
 PE_FN F f_window(const float *t, const int32_t *index, int32_t least) {
     F r;
@@ -209,6 +203,9 @@ PE_FN void d_stn_f32(float *p, D x, size_t n) {
 }
 PE_FN void d_st_f32(float *p, D x) {
     d_stn_f32(p, x, DL);
+}
+PE_FN void d_st2_f32(float *p, D x, D y) {
+    for (size_t i = 0; i < DL; i++) p[2 * i] = (float)x.v[i], p[2 * i + 1] = (float)y.v[i];
 }
 PE_FN D d_add(D x, D y) {
     D r;

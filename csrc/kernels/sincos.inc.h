@@ -17,6 +17,7 @@
  *     d_add  d_sub  d_mul  d_fma(a, b, c) = a*b + c  d_fms(a, b, c) = a*b - c  d_fnma(a, b, c) = c - a*b
  *     d_round_f32(x)   rounded to float32 and widened again
  *     d_st_f32(p, x)  d_stn_f32(p, x, n)    rounded to float32 and stored
+ *     d_st2_f32(p, x, y)                    the same of x0 y0 x1 y1 ..
  *     d_shl(x, n)  d_or  d_abs              on the bits
  *     d_blend(x, y, sign)                   y where the top bit of sign is set
  *     d_flip(x, sign)                       -x there
@@ -110,53 +111,70 @@ PE_FN void sincos_store(char *row, size_t i, P x, size_t n, int wide) {
 }
 
 /* One row, in pieces. A local copy of the job stays in registers: the stores might alias the caller's. */
-PE_FN P sincos_pairs(struct pe_sincos job, P position, char *cos, char *sin, size_t i, size_t n, int wide, int scaled) {
+PE_FN P sincos_pairs(struct pe_sincos job, P position, char *cos, char *sin, size_t i, size_t n, enum sincos_form form,
+                     int scaled) {
     P c, s, w = p_ld(job.inv_freq + i, n);
     if (job.each) position = p_ld(job.each + i, n);
-    P cancelled = sincos_step(position, w, job.as_float32, wide, &c, &s);
+    P cancelled = sincos_step(position, w, job.as_float32, form == SINCOS_F64, &c, &s);
     if (scaled) {
         if (job.as_float32) c = p_round_f32(c), s = p_round_f32(s);
         c = p_mul(c, p_set(job.scale)), s = p_mul(s, p_set(job.scale));
     }
-    sincos_store(cos, i, c, n, wide);
-    sincos_store(sin, i, s, n, wide);
+    if (form == SINCOS_ZIP) {
+        p_st2_f32((float *)sin + 2 * i, s, c, n);
+    } else {
+        sincos_store(cos, i, c, n, form == SINCOS_F64);
+        sincos_store(sin, i, s, n, form == SINCOS_F64);
+    }
     return cancelled;
 }
 
-PE_FN void sincos_rows(struct pe_sincos job, int wide, int scaled) {
+PE_FN void sincos_rows(struct pe_sincos job, enum sincos_form form, int scaled) {
     for (size_t j = 0; j < job.rows; j++) {
         P cancelled = p_set(0.0), position = p_set(job.position[j]);
         char *cos = job.cos + (ptrdiff_t)j * job.cos_step, *sin = job.sin + (ptrdiff_t)j * job.sin_step;
         size_t i = 0;
         for (; i + PL <= job.pairs; i += PL)
-            cancelled = p_or(cancelled, sincos_pairs(job, position, cos, sin, i, PL, wide, scaled));
+            cancelled = p_or(cancelled, sincos_pairs(job, position, cos, sin, i, PL, form, scaled));
         if (i < job.pairs)
-            cancelled = p_or(cancelled, sincos_pairs(job, position, cos, sin, i, job.pairs - i, wide, scaled));
-        if (PE_UNLIKELY(p_any_negative(cancelled))) pe_sincos_mend_row(job, j, wide);
+            cancelled = p_or(cancelled, sincos_pairs(job, position, cos, sin, i, job.pairs - i, form, scaled));
+        if (PE_UNLIKELY(p_any_negative(cancelled))) pe_sincos_mend_row(job, j, form);
     }
 }
 
 /* The fields that choose code are set to constants, so that every case has a loop of its own. */
-PE_KERNEL void sincos_f32(const struct pe_sincos *given) {
-    struct pe_sincos job = *given;
+PE_FN void sincos_narrow(struct pe_sincos job, enum sincos_form form) {
     if (job.as_float32) {
         job.as_float32 = 1;
-        sincos_rows(job, 0, 1);
-    } else if (job.each) {
-        job.as_float32 = 0;
-        sincos_rows(job, 0, 1);
-    } else {
-        job.as_float32 = 0, job.each = NULL;
-        if (job.scale == 1)
-            sincos_rows(job, 0, 0);
-        else
-            sincos_rows(job, 0, 1);
+        sincos_rows(job, form, 1);
+        return;
     }
+    job.as_float32 = 0, job.each = NULL;
+    if (job.scale == 1)
+        sincos_rows(job, form, 0);
+    else
+        sincos_rows(job, form, 1);
+}
+
+PE_KERNEL void sincos_f32(const struct pe_sincos *given) {
+    struct pe_sincos job = *given;
+    if (job.each && !job.as_float32) {
+        job.as_float32 = 0;
+        sincos_rows(job, SINCOS_F32, 1);
+    } else {
+        sincos_narrow(job, SINCOS_F32);
+    }
+}
+
+PE_KERNEL void sincos_zip(const struct pe_sincos *given) {
+    struct pe_sincos job = *given;
+    job.each = NULL;
+    sincos_narrow(job, SINCOS_ZIP);
 }
 
 /* float64 rows of float32 angles are float32 rows widened, which is the caller's affair */
 PE_KERNEL void sincos_f64(const struct pe_sincos *given) {
     struct pe_sincos job = *given;
     job.as_float32 = 0;
-    sincos_rows(job, 1, 1);
+    sincos_rows(job, SINCOS_F64, 1);
 }

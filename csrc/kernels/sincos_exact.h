@@ -47,6 +47,9 @@
 #define PE_K5 0x1.1eeb68cd22f56p-29
 #define PE_K6 -0x1.907d8f29fe831p-37
 
+/* What a kernel writes: rows of float32, rows of float64, or one row of float32, sines and cosines in turn. */
+enum sincos_form { SINCOS_F32, SINCOS_F64, SINCOS_ZIP };
+
 /* pi/2 again, for the exact reduction */
 static const double pe_half_pi[8] = {
     0x1.921fb00000000p+0,  0x1.5110b00000000p-22,  0x1.1846980000000p-44,  0x1.3198800000000p-69,
@@ -72,9 +75,10 @@ static inline double pe_reduce_exact(double position, double inv_freq, double k)
 
 /* Write again those elements of row j where angle and k*pi/2 cancelled: r^2 < 2^-82 |k|, as the template tests it. No
  * float32 angle comes that close. */
-static inline void pe_sincos_mend_row(struct pe_sincos job, size_t j, int wide) {
+static inline void pe_sincos_mend_row(struct pe_sincos job, size_t j, enum sincos_form form) {
     if (job.as_float32) return;
     char *cos = job.cos + (ptrdiff_t)j * job.cos_step, *sin = job.sin + (ptrdiff_t)j * job.sin_step;
+    size_t step = form == SINCOS_ZIP ? 2 : 1;
     for (size_t i = 0; i < job.pairs; i++) {
         double p = job.each ? job.each[i] : job.position[j], w = job.inv_freq[i];
         double kk = fma(p * w, PE_TWO_OVER_PI, PE_MAGIC), k = kk - PE_MAGIC, r = pe_reduce_exact(p, w, k);
@@ -86,10 +90,10 @@ static inline void pe_sincos_mend_row(struct pe_sincos job, size_t j, int wide) 
         if (quarter & 2) s = -s;
         if ((quarter + 1) & 2) c = -c;
         c *= job.scale, s *= job.scale;
-        if (wide)
+        if (form == SINCOS_F64)
             ((double *)cos)[i] = c, ((double *)sin)[i] = s;
         else
-            ((float *)cos)[i] = (float)c, ((float *)sin)[i] = (float)s;
+            ((float *)cos)[i * step] = (float)c, ((float *)sin)[i * step] = (float)s;
     }
 }
 

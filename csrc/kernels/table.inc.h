@@ -1,7 +1,6 @@
 /* The last include of an ISA's file: instantiates the templates and fills its table of kernels.
  *
- * Needs everything the templates name, f_unzip(x, y, &even, &odd) over the 2*FL lanes of x and y, its inverse
- * f_zip(even, odd, &x, &y), PE_KERNELS (the table's symbol), PE_ISA_NAME, and stream and stream_end.
+ * Needs everything the templates name, f_unzip(x, y, &even, &odd) over the 2*FL lanes of x and y, PE_KERNELS (the table's symbol), PE_ISA_NAME, and stream and stream_end.
  */
 #define PE_E     f32
 #define PE_T     float
@@ -68,17 +67,6 @@ PE_KERNEL void unzip4(const float *x, float *y, size_t n) {
     for (; i < n; i++) *(i % 2 ? odds + i / 2 : evens + i / 2) = x[i];
 }
 
-PE_KERNEL void zip4(const float *x, const float *y, float *both, size_t n) {
-    size_t i = 0;
-    for (; i + FL <= n; i += FL) {
-        F low, high;
-        f_zip(ld_f32(x + i), ld_f32(y + i), &low, &high);
-        st_f32(both + 2 * i, low);
-        st_f32(both + 2 * i + FL, high);
-    }
-    for (; i < n; i++) both[2 * i] = x[i], both[2 * i + 1] = y[i];
-}
-
 const struct pe_kernels PE_KERNELS = {
     .name = PE_ISA_NAME,
     .half = {[PE_F32] = half_f32, [PE_F64] = half_f64, [PE_F16] = half_f16, [PE_BF16] = half_bf16},
@@ -91,13 +79,13 @@ const struct pe_kernels PE_KERNELS = {
     .lookup = {[PE_F32] = lookup_f32, [PE_F64] = lookup_f64, [PE_F16] = lookup_f16, [PE_BF16] = lookup_bf16},
     .sincos_f32 = sincos_f32,
     .sincos_f64 = sincos_f64,
+    .sincos_zip = sincos_zip,
     .products_f32 = products_f32,
     .products_f64 = products_f64,
     .widen_f16 = widen_f16,
     .widen_bf16 = widen_bf16,
     .tally = {[PE_F32] = tally_f32, [PE_F64] = tally_f64, [PE_F16] = tally_f16, [PE_BF16] = tally_bf16},
     .unzip4 = unzip4,
-    .zip4 = zip4,
     .pick = pick,
     .pick_columns = pick_columns,
     .weigh_f32 = weigh_f32,

@@ -108,11 +108,6 @@ PE_FN void f_unzip(F x, F y, F *even, F *odd) {
     *even = in_order(_mm256_shuffle_ps(x, y, 0x88));
     *odd = in_order(_mm256_shuffle_ps(x, y, 0xdd));
 }
-PE_FN void f_zip(F even, F odd, F *x, F *y) {
-    F low = _mm256_unpacklo_ps(even, odd), high = _mm256_unpackhi_ps(even, odd);
-    *x = _mm256_permute2f128_ps(low, high, 0x20);
-    *y = _mm256_permute2f128_ps(low, high, 0x31);
-}
 
 PE_FN int32_t smaller(int32_t a, int32_t b) {
     return a < b ? a : b;
@@ -222,6 +217,11 @@ PE_FN void d_st_f32(float *p, D x) {
 }
 PE_FN void d_stn_f32(float *p, D x, size_t n) {
     _mm_maskstore_ps(p, _mm256_castsi256_si128(first(n)), _mm256_cvtpd_ps(x));
+}
+PE_FN void d_st2_f32(float *p, D x, D y) {
+    __m128 a = _mm256_cvtpd_ps(x), b = _mm256_cvtpd_ps(y);
+    _mm_storeu_ps(p, _mm_unpacklo_ps(a, b));
+    _mm_storeu_ps(p + 4, _mm_unpackhi_ps(a, b));
 }
 PE_FN D d_add(D x, D y) {
     return _mm256_add_pd(x, y);

@@ -105,11 +105,6 @@ PE_FN void f_unzip(F x, F y, F *even, F *odd) {
     *even = _mm512_permutex2var_ps(x, evens, y);
     *odd = _mm512_permutex2var_ps(x, _mm512_add_epi32(evens, _mm512_set1_epi32(1)), y);
 }
-PE_FN void f_zip(F even, F odd, F *x, F *y) {
-    const __m512i first_half = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    *x = _mm512_permutex2var_ps(even, first_half, odd);
-    *y = _mm512_permutex2var_ps(even, _mm512_add_epi32(first_half, _mm512_set1_epi32(8)), odd);
-}
 
 PE_FN int32_t smaller(int32_t a, int32_t b) {
     return a < b ? a : b;
@@ -218,6 +213,11 @@ PE_FN void d_st_f32(float *p, D x) {
 }
 PE_FN void d_stn_f32(float *p, D x, size_t n) {
     _mm256_mask_storeu_ps(p, (__mmask8)first(n), _mm512_cvtpd_ps(x));
+}
+PE_FN void d_st2_f32(float *p, D x, D y) {
+    const __m512i in_turn = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+    __m512 both = _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(x)), _mm512_cvtpd_ps(y), 1);
+    _mm512_storeu_ps(p, _mm512_permutexvar_ps(in_turn, both));
 }
 PE_FN D d_add(D x, D y) {
     return _mm512_add_pd(x, y);

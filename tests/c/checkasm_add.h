@@ -71,21 +71,45 @@ static void try_adds(const struct pe_kernels *kernels, struct source *s) {
     }
 }
 
+/* sines and cosines in turn are those of sincos_f32 */
+static void try_zip(const struct pe_kernels *kernels, struct source *s) {
+    static char cos[4 * 1024], sin[4 * 1024];
+    double *position = (double *)guard_place(&memory[0], trial.place, trial.rows * 8, trial.shift * 8);
+    double *inv_freq = (double *)guard_place(&memory[1], trial.place, trial.pairs * 8, trial.shift * 8);
+    draw_numbers(s, position, trial.rows, inv_freq);
+    struct rows both = lay_out(2, trial.rows, 8 * trial.pairs, 4, false);
+    clear(&both), keep(&both);
+    struct pe_sincos job = {.position = position,
+                            .inv_freq = inv_freq,
+                            .scale = trial.scale,
+                            .as_float32 = trial.as_float32,
+                            .cos = cos,
+                            .sin = sin,
+                            .rows = 1,
+                            .pairs = trial.pairs};
+    for (size_t j = 0; j < trial.rows; j++, job.position++) {
+        char *wanted = in_image(&both, both.first) + (ptrdiff_t)j * both.step;
+        pe_level(0)->sincos_f32(&job);
+        for (size_t i = 0; i < trial.pairs; i++) memcpy(wanted + 8 * i, sin + 4 * i, 4);
+        for (size_t i = 0; i < trial.pairs; i++) memcpy(wanted + 8 * i + 4, cos + 4 * i, 4);
+    }
+    job.position = position, job.rows = trial.rows;
+    job.sin = both.first, job.cos = both.first + 4, job.sin_step = job.cos_step = both.step;
+    tried++;
+    kernels->sincos_zip(&job);
+    compare(&both, PE_F32, "the sines and cosines");
+}
+
 static void try_zips(const struct pe_kernels *kernels, struct source *s) {
-    trial = (struct trial){.level = trial.level, .kernel = "zip4", .rows = 1};
-    for (unsigned which = 0; which < PLACES * (most_pairs + 1); which++) {
-        size_t n = which / PLACES;
-        trial.place = (enum place)(which % PLACES), trial.pairs = n, trial.shift = draw(s, 16);
-        struct rows x = lay_out(0, 1, 4 * n, 4, false), y = lay_out(1, 1, 4 * n, 4, false);
-        struct rows both = lay_out(2, 1, 8 * n, 4, false);
-        clear(&both), keep(&both);
-        fill(s, x.from, n, PE_F32, ANY), fill(s, y.from, n, PE_F32, ANY);
-        char *wanted = in_image(&both, both.from);
-        for (size_t i = 0; i < n; i++) memcpy(wanted + 8 * i, x.from + 4 * i, 4);
-        for (size_t i = 0; i < n; i++) memcpy(wanted + 8 * i + 4, y.from + 4 * i, 4);
-        tried++;
-        kernels->zip4((const float *)x.from, (const float *)y.from, (float *)both.from, n);
-        compare(&both, PE_F32, "the result");
+    trial = (struct trial){.level = trial.level, .kernel = "sincos_zip"};
+    for (unsigned which = 0; which < PLACES; which++) {
+        trial.place = (enum place)which;
+        for (trial.pairs = 0; trial.pairs <= most_pairs; trial.pairs++)
+            for (unsigned how = 0; how < 4; how++) {
+                trial.as_float32 = how & 1, trial.scale = how & 2 ? (double)(float)(0.5 + draw_unit(s)) : 1;
+                draw_layout(s, 8);
+                try_zip(kernels, s);
+            }
     }
 }
 

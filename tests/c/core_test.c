@@ -224,13 +224,13 @@ static void test_row_checks(void) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int64_t bad = 0, rows[8];
         pe_positions range = {.kind = PE_RANGE, .data = (const char *)&cases[i].start};
-        expect(pe_check_rows(&range, 1, 8, 100, &bad, NULL, NULL) == cases[i].wanted && bad == cases[i].bad,
+        expect(pe_check_rows(&range, 1, 8, 100, NULL, &bad, NULL, NULL) == cases[i].wanted && bad == cases[i].bad,
                "a range of rows");
         for (int j = 0; j < 8; j++)
             rows[j] = cases[i].start > INT64_MAX - j ? INT64_MAX : cases[i].start + j; /* the same one by one */
         pe_positions listed = {.kind = PE_INT64, .data = (const char *)rows, .stride = 8};
         bad = 0;
-        expect(pe_check_rows(&listed, 1, 8, 100, &bad, NULL, NULL) == cases[i].wanted && bad == cases[i].bad,
+        expect(pe_check_rows(&listed, 1, 8, 100, NULL, &bad, NULL, NULL) == cases[i].wanted && bad == cases[i].bad,
                "listed rows");
     }
 }
@@ -261,12 +261,14 @@ static void test_checks_stop(void) {
             int left = wanted;
             expect(pe_check_positions(&freq, p, batch, seq, count_down, &left) == PE_STOPPED, "a check stops");
             left = wanted;
-            expect(pe_check_rows(p, batch, seq, 8, &bad, count_down, &left) == PE_STOPPED, "a check of rows stops");
+            expect(pe_check_rows(p, batch, seq, 8, NULL, &bad, count_down, &left) == PE_STOPPED,
+                   "a check of rows stops");
         }
         int left = 100;
         expect(pe_check_positions(&freq, p, batch, seq, count_down, &left) == PE_OK && left == 90, "a look every MiB");
         left = 100;
-        expect(pe_check_rows(p, batch, seq, 8, &bad, count_down, &left) == PE_OK && left == 90, "a look every MiB");
+        expect(pe_check_rows(p, batch, seq, 8, NULL, &bad, count_down, &left) == PE_OK && left == 90,
+               "a look every MiB");
     }
 }
 
