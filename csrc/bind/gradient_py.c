@@ -9,7 +9,7 @@ typedef struct {
 } gradient_call;
 
 static void begin(gradient_call *call, pe_state *state, const char *first, const char *second) {
-    pe_operation_init(&call->op, state);
+    pe_operation_init(&call->op, state, NULL, "head_dim");
     call->name[0] = first, call->name[1] = second;
     call->grad.owner = call->wanted[0].owner = call->wanted[1].owner = NULL;
     call->has[0] = call->has[1] = false;
@@ -78,7 +78,7 @@ static PyObject *rotate_gradient(gradient_call *call, PyObject *const *args) {
     pe_operation *op = &call->op;
     const pe_spec *spec = pe_spec_from(args[0]);
     if (spec == NULL) return NULL;
-    op->head_dim = spec->head_dim;
+    op->width = spec->head_dim;
     op->how.layout = spec->layout;
     op->how.rotary_offset = spec->rotary_offset;
     if (parse_inputs(call, args[1], args[2], args[5]) < 0) return NULL;
@@ -132,15 +132,15 @@ static int table_shape(gradient_call *call, PyObject *cos, int *ndim, ptrdiff_t 
     const pe_view *v = &a.view;
     ptrdiff_t batch = pe_operation_batch(op), seq = pe_operation_seq(op);
     size_t pairs = v->ndim ? (size_t)v->shape[v->ndim - 1] : 0, from = op->how.rotary_offset;
-    bool fits = pairs > 0 && from <= op->head_dim &&
-                (pairs <= (op->head_dim - from) / 2 || (from == 0 && 2 * pairs == op->head_dim + 1));
+    bool fits = pairs > 0 && from <= op->width &&
+                (pairs <= (op->width - from) / 2 || (from == 0 && 2 * pairs == op->width + 1));
     fits &= v->ndim == 2 || (v->ndim == 3 && (v->shape[0] == 1 || v->shape[0] == batch));
     if (!fits || v->shape[v->ndim - 2] != seq) {
         char text[256];
         PyErr_Format(
             PyExc_ValueError,
             "cos must have shape (seq, pairs) or (batch, seq, pairs) with seq %zd and at most %zu pairs, got %s",
-            (Py_ssize_t)seq, (op->head_dim - (from < op->head_dim ? from : op->head_dim) + 1) / 2,
+            (Py_ssize_t)seq, (op->width - (from < op->width ? from : op->width) + 1) / 2,
             pe_shape_text(v, text, sizeof text));
         return -1;
     }
@@ -160,7 +160,7 @@ static PyObject *table_gradient(gradient_call *call, PyObject *const *args) {
     if (PyErr_Occurred()) return NULL;
     pe_array x;
     if (pe_array_float(op->state, args[0], "x", &x) < 0) return NULL;
-    op->head_dim = x.view.ndim ? (size_t)x.view.shape[x.view.ndim - 1] : 0;
+    op->width = x.view.ndim ? (size_t)x.view.shape[x.view.ndim - 1] : 0;
     pe_array_clear(&x);
     if (parse_inputs(call, args[0], args[1], args[4]) < 0 || table_shape(call, args[2], &ndim, shape) < 0) return NULL;
     op->rows.conjugate = conjugate;

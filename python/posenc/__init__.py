@@ -13,13 +13,24 @@ True
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from posenc.bias import add_alibi, add_t5_bias, alibi_bias, alibi_slopes, mask_scores, t5_bias, t5_bucket
 from posenc.rotary import Rope
 from posenc.runtime import get_num_threads, set_num_threads, show_runtime
 from posenc.tables import apply_rotary_emb, rotary_table
 from posenc.weights import permute_rotary_weights
+
+if TYPE_CHECKING:
+    from posenc.additive import (
+        add_positions,
+        add_sinusoidal,
+        position_table_gradient,
+        resize_table,
+        sinusoidal_grid,
+        sinusoidal_table,
+        timestep_embedding,
+    )
 
 __version__ = "0.1.0"
 
@@ -39,21 +50,27 @@ __all__ = [
     "gradients",
     "mask_scores",
     "permute_rotary_weights",
+    "position_table_gradient",
     "positions",
     "query_scale",
     "rerotate",
+    "resize_table",
     "rotary_table",
     "scaling",
     "set_num_threads",
     "show_runtime",
+    "sinusoidal_grid",
+    "sinusoidal_table",
     "stateful",
     "t5_bias",
     "t5_bucket",
     "table_forms",
+    "timestep_embedding",
     "xpos",
 ]
 
 _LAZY = {
+    "additive",
     "axes",
     "checks",
     "config",
@@ -68,12 +85,29 @@ _LAZY = {
     "xpos",
 }
 
+#: function -> the module that it is taken from on its first use
+_LAZY_FUNCTIONS = dict.fromkeys(
+    (
+        "add_positions",
+        "add_sinusoidal",
+        "position_table_gradient",
+        "resize_table",
+        "sinusoidal_grid",
+        "sinusoidal_table",
+        "timestep_embedding",
+    ),
+    "additive",
+)
+
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return importlib.import_module(f"posenc.{name}")
+    if name in _LAZY_FUNCTIONS:
+        found = globals()[name] = getattr(importlib.import_module(f"posenc.{_LAZY_FUNCTIONS[name]}"), name)
+        return found
     raise AttributeError(f"module 'posenc' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(set(globals()) | _LAZY)
+    return sorted(set(globals()) | _LAZY | set(_LAZY_FUNCTIONS))

@@ -57,6 +57,55 @@ def table_gradient(
     /,
 ) -> int | None: ...
 def table(spec: _Spec, positions: Any, float64: bool, out: Any, defer_above: int, stream: bool, /) -> Any: ...
+def add(
+    x: Any,
+    table: Any,
+    out: Any,
+    positions: Any,
+    offset: Any,
+    seq_axis: Any,
+    scale: float,
+    padding_idx: int | None,
+    defer_above: int,
+    stream: bool,
+    /,
+) -> Any: ...
+def add_sinusoid(
+    spec: _Spec,
+    order: int,
+    x: Any,
+    out: Any,
+    positions: Any,
+    offset: Any,
+    seq_axis: Any,
+    scale: float,
+    padding_idx: int | None,
+    defer_above: int,
+    stream: bool,
+    /,
+) -> Any: ...
+def scatter(
+    grad: Any,
+    out: Any,
+    positions: Any,
+    offset: Any,
+    seq_axis: Any,
+    scale: float,
+    padding_idx: int | None,
+    defer_above: int,
+    /,
+) -> Any: ...
+def sinusoid(
+    spec: _Spec,
+    order: int,
+    positions: Any,
+    float64: bool,
+    out: Any,
+    padding_idx: int | None,
+    defer_above: int,
+    stream: bool,
+    /,
+) -> Any: ...
 def spec(
     inv_freq: npt.NDArray[np.float64],
     axis_of_freq: npt.NDArray[np.int64] | None,

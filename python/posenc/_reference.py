@@ -80,6 +80,39 @@ def _along(t: Array, ndim: int, seq_axis: int) -> Array:
     return t.reshape(shape)
 
 
+def sinusoid(positions: Array, frequencies: Array, order: str, dim: int, scale: float = 1.0) -> Array:
+    """Return the rows of sines and cosines of positions (..., seq): (..., seq, dim), zeros in columns left over."""
+    cos, sin = table(positions, frequencies, None, scale)
+    rows = np.zeros((*sin.shape[:-1], max(dim, 2 * len(frequencies))))
+    if order == "interleaved":
+        rows[..., 0 : 2 * len(frequencies) : 2], rows[..., 1 : 2 * len(frequencies) : 2] = sin, cos
+    else:
+        first, second = (sin, cos) if order == "sin_cos" else (cos, sin)
+        rows[..., : len(frequencies)], rows[..., len(frequencies) : 2 * len(frequencies)] = first, second
+    return rows[..., :dim]
+
+
+def add(x: Array, rows: Array, scale: float = 1.0, kept: Array | None = None, seq_axis: int = -2) -> Array:
+    """Add rows (seq, dim) or (batch, seq, dim) along an axis of x; tokens of `kept` (seq,) or (batch, seq) stay."""
+    x = np.asarray(x, np.float64)
+    rows = scale * np.asarray(rows, np.float64)
+    if kept is not None:
+        rows = np.where(np.asarray(kept)[..., None], 0.0, rows)
+    return np.asarray(x + _along(rows, x.ndim, seq_axis % x.ndim))
+
+
+def scatter(grad: Array, places: Array, rows: int, scale: float = 1.0, seq_axis: int = -2) -> Array:
+    """Sum scale * grad over the tokens at each of `rows` places; places (seq,) or (batch, seq), -1 for none."""
+    grad = np.moveaxis(np.asarray(grad, np.float64), seq_axis, -2)
+    places = np.asarray(places)
+    if places.ndim == 2:
+        places = places.reshape(len(places), *[1] * (grad.ndim - 3), places.shape[1])
+    places = np.broadcast_to(places, grad.shape[:-1])
+    result = np.zeros((rows, grad.shape[-1]))
+    np.add.at(result, places[places >= 0], scale * grad[places >= 0])
+    return result
+
+
 def rotate(
     x: Array,
     positions: Array,

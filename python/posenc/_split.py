@@ -108,6 +108,37 @@ def rotate(
     return outputs[0] if k is None else tuple(outputs)
 
 
+def over(
+    x: Any,
+    out: Any,
+    positions: Any,
+    offset: Any,
+    seq_axis: int,
+    nbytes: int,
+    call: Callable[[Any, Any, Any, Any, bool, slice | None], Any],
+) -> Any:
+    """Make a call over one array in parts, where there are threads for them; positions on one axis.
+
+    `call` gets (x, out, positions, offset, stream, rows): rows is which batch rows the part has, None for all of them.
+    """
+    threads = runtime.get_num_threads()
+    if threads == 1:
+        return call(x, out, positions, offset, False, None)
+    y = _core.empty_like(x) if out is None else out
+    stream = nbytes > runtime.STREAM_BYTES
+    source, target = sliceable(x), sliceable(y)
+    slices = plan([source], seq_axis, nbytes, threads)
+
+    def part(start: int, stop: int) -> None:
+        where, first = cut_positions(positions, offset, 1, slices.along_seq, start, stop)
+        piece = cut(source, slices.axis, start, stop)
+        result = piece if y is x else cut(target, slices.axis, start, stop)
+        call(piece, result, where, first, stream, None if slices.along_seq else slice(start, stop))
+
+    slices.run(part)
+    return y
+
+
 def apply(
     x: Any,
     tables: tuple[Any, Any],
@@ -119,40 +150,94 @@ def apply(
     nbytes: int,
 ) -> Any:
     """`_core.apply`, in parts where there are threads for them; `how` is (layout, rotary_offset, conjugate)."""
-    threads = runtime.get_num_threads()
-    layout, rotary_offset, conjugate = how
+    whole = (sliceable(tables[0]), sliceable(tables[1]))
 
-    def call(x: Any, cos: Any, sin: Any, y: Any, where: Any, first: Any, stream: bool) -> Any:
-        return _core.apply(
-            x, cos, sin, y, where, first, seq_axis, layout, rotary_offset, conjugate, runtime.NEVER, stream
-        )
+    def call(x: Any, y: Any, where: Any, first: Any, stream: bool, rows: slice | None) -> Any:
+        cos, sin = (t[rows] if rows is not None and t.ndim == 3 and t.shape[0] > 1 else t for t in whole)
+        return _core.apply(x, cos, sin, y, where, first, seq_axis, *how, runtime.NEVER, stream)
 
-    if threads == 1:
-        return call(x, *tables, out, positions, offset, False)
-    y = _core.empty_like(x) if out is None else out
-    stream = nbytes > runtime.STREAM_BYTES
-    source, target = sliceable(x), sliceable(y)
-    tables = (sliceable(tables[0]), sliceable(tables[1]))
-    slices = plan([source], seq_axis, nbytes, threads)
+    return over(x, out, positions, offset, seq_axis, nbytes, call)
 
-    def part(start: int, stop: int) -> None:
-        where, first = cut_positions(positions, offset, 1, slices.along_seq, start, stop)
-        per_row = [not slices.along_seq and t.ndim == 3 and t.shape[0] > 1 for t in tables]
-        cos, sin = (t[start:stop] if rows else t for t, rows in zip(tables, per_row, strict=True))
-        piece = cut(source, slices.axis, start, stop)
-        result = piece if y is x else cut(target, slices.axis, start, stop)
-        call(piece, cos, sin, result, where, first, stream)
 
-    slices.run(part)
-    return y
+def add(
+    x: Any,
+    table: Any,
+    out: Any,
+    positions: Any,
+    offset: Any,
+    seq_axis: int,
+    how: tuple[float, int | None],
+    nbytes: int,
+) -> Any:
+    """`_core.add`, in parts where there are threads for them; `how` is (scale, padding_idx)."""
+
+    def call(x: Any, y: Any, where: Any, first: Any, stream: bool, rows: slice | None) -> Any:
+        return _core.add(x, table, y, where, first, seq_axis, *how, runtime.NEVER, stream)
+
+    return over(x, out, positions, offset, seq_axis, nbytes, call)
+
+
+def add_sinusoid(
+    made: tuple[Any, int],
+    x: Any,
+    out: Any,
+    positions: Any,
+    offset: Any,
+    seq_axis: int,
+    how: tuple[float, int | None],
+    nbytes: int,
+) -> Any:
+    """`_core.add_sinusoid`, in parts where there are threads for them; `made` is (spec, order)."""
+
+    def call(x: Any, y: Any, where: Any, first: Any, stream: bool, rows: slice | None) -> Any:
+        return _core.add_sinusoid(*made, x, y, where, first, seq_axis, *how, runtime.NEVER, stream)
+
+    return over(x, out, positions, offset, seq_axis, nbytes, call)
+
+
+def scatter(
+    grad: Any, out: Any, positions: Any, offset: Any, seq_axis: int, how: tuple[float, int | None], nbytes: int
+) -> None:
+    """`_core.scatter`, in parts of the columns: every column's sum is formed as in one call."""
+    threads = runtime.get_num_threads() if nbytes > runtime.SPLIT_BYTES else 1
+    source, target = sliceable(grad), sliceable(out)
+    dim = source.shape[-1]
+    step = -(-dim // threads)
+
+    def part(i: int) -> None:
+        columns = slice(i * step, (i + 1) * step)
+        _core.scatter(source[..., columns], target[:, columns], positions, offset, seq_axis, *how, runtime.NEVER)
+
+    runtime.run_parts(part, -(-dim // step), threads)
 
 
 def table(spec: Any, axes: int, positions: Any, wide: bool, out: Any, nbytes: int) -> tuple[Any, Any]:
     """`_core.table`, in parts where there are threads for them."""
+
+    def call(where: Any, out: Any, stream: bool) -> Any:
+        return _core.table(spec, where, wide, out, runtime.NEVER, stream)
+
+    cos, sin = _tables(call, 2, axes, positions, wide, out, nbytes)
+    return cos, sin
+
+
+def sinusoid(made: tuple[Any, int], positions: Any, wide: bool, out: Any, padding_idx: int | None, nbytes: int) -> Any:
+    """`_core.sinusoid`, in parts where there are threads for them; `made` is (spec, order)."""
+
+    def call(where: Any, out: Any, stream: bool) -> Any:
+        result = _core.sinusoid(*made, where, wide, out and out[0], padding_idx, runtime.NEVER, stream)
+        return (result,)
+
+    return _tables(call, 1, 1, positions, wide, None if out is None else (out,), nbytes)[0]
+
+
+def _tables(
+    call: Callable[[Any, Any, bool], Any], count: int, axes: int, positions: Any, wide: bool, out: Any, nbytes: int
+) -> tuple[Any, ...]:
+    """Make `count` tables of positions by call(positions, out, stream), in parts where there are threads for them."""
     threads = runtime.get_num_threads()
     if threads == 1:
-        cos, sin = _core.table(spec, positions, wide, out, runtime.NEVER, False)
-        return cos, sin
+        return tuple(call(positions, out, False))
     if isinstance(positions, int):
         shape: tuple[int, ...] = (positions,)
     else:
@@ -160,17 +245,16 @@ def table(spec: Any, axes: int, positions: Any, wide: bool, out: Any, nbytes: in
         shape = tuple(positions.shape[1:] if axes > 1 else positions.shape)
     if out is None:
         kind = np.dtype(np.float64 if wide else np.float32)
-        pairs = nbytes // (2 * math.prod(shape) * kind.itemsize)
-        out = (np.empty((*shape, pairs), kind), np.empty((*shape, pairs), kind))
+        columns = nbytes // (count * math.prod(shape) * kind.itemsize)
+        out = tuple(np.empty((*shape, columns), kind) for _ in range(count))
     stream = nbytes > runtime.STREAM_BYTES
 
     def part(start: int, stop: int) -> None:
         where = np.arange(start, stop) if isinstance(positions, int) else cut(positions, -1, start, stop)
-        tables = (cut(out[0], -2, start, stop), cut(out[1], -2, start, stop))
-        _core.table(spec, where, wide, tables, runtime.NEVER, stream)
+        call(where, tuple(cut(table, -2, start, stop) for table in out), stream)
 
     slices_of(-1, shape[-1], True, nbytes, threads).run(part)
-    return out[0], out[1]
+    return tuple(out)
 
 
 #: A block of a sum is about so many bytes of its inputs, whatever the number of threads, and so are its bits.
