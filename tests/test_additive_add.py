@@ -1,4 +1,4 @@
-"""The addition of positions to embeddings: the formula bit for bit, for every dtype and way to lie in memory.
+"""The addition of positions to embeddings: the formula bit for bit, for every dtype and way to lie in memory."""
 
 from __future__ import annotations
 
@@ -206,7 +206,8 @@ def test_gradient_of_a_table(kind: str, view: str, rng: np.random.Generator) -> 
     assert posenc.position_table_gradient(grad, positions=listed, padding_idx=4, out=out) is out
     assert_same_bits(np.array(out), summed(grad, np.where(listed == 4, -1, listed), 20))
     twice = np.array(out)
-    posenc.position_table_gradient(grad, positions=np.where(listed == 4, -7, listed), padding_idx=-7, out=twice, accumulate=True)
+    skipping = {"positions": np.where(listed == 4, -7, listed), "padding_idx": -7}
+    posenc.position_table_gradient(grad, out=twice, accumulate=True, **skipping)
     np.testing.assert_allclose(twice, 2 * out, atol=1e-5)
 
 

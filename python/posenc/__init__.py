@@ -37,7 +37,10 @@ __version__ = "0.1.0"
 __all__ = [
     "Rope",
     "add_alibi",
+    "add_positions",
+    "add_sinusoidal",
     "add_t5_bias",
+    "additive",
     "alibi_bias",
     "alibi_slopes",
     "apply_rotary_emb",
