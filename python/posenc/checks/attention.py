@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-#: a lean smaller than this is none, however sure: it moves one weight in fifty by half the reach of a row
-SMALLEST_LEAN = 0.02
+#: a lean smaller than this is none, however sure: the mean relative distance is within 0.025 of one half
+SMALLEST_LEAN = 0.05
 #: a lean is named only where its sign is as sure as this
-SUREST = 0.99
+SUREST = 0.995
 #: ranks along the distance that count as falling, or rising
 SMALLEST_RANK = 0.2
 #: distances that ranks and laws need
