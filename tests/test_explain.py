@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -20,7 +21,7 @@ if not os.environ.get("CI"):  # there, a missing package is a failure
     for package in ("torch", "transformers"):
         pytest.importorskip(package, reason=f'needs {package}: pip install ".[test]"')
 
-from transformers import LlamaConfig
+from transformers import LlamaConfig, Olmo3Config
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 SIZES = {"hidden_size": 512, "num_attention_heads": 8, "num_hidden_layers": 8, "max_position_embeddings": 131072}
@@ -108,6 +109,18 @@ def test_who_does_not_read_truncate() -> None:
     assert found.angle == pytest.approx(np.max(np.abs(mine - other)) * 131071, rel=1e-4)
     assert found.attention_factor[0] == found.attention_factor[1] == pytest.approx(1.3465735902799727)
     assert "truncate" in found.reason
+
+
+def test_transformers_does_not_read_a_nested_truncate() -> None:
+    """What stands under the name of a type of layers; in a dictionary for all layers it does."""
+    yarn = {**YARN, "truncate": False, "rope_theta": 150000.0}
+    sizes = {**SIZES, "layer_types": ["full_attention"] * 8, "rope_parameters": {"full_attention": yarn}}
+    found = only({"model_type": "olmo3", **sizes}, "transformers", "vllm")
+    assert "transformers 5.23, looking beside the dictionaries of the types of layers" in found.reason
+    theirs, _ = ROPE_INIT_FUNCTIONS["yarn"](Olmo3Config(**copy.deepcopy(sizes)), "cpu", layer_type="full_attention")
+    (flat, _), theirs = transformers_says({**YARN, "truncate": False}), theirs.double().numpy()
+    assert found.inv_freq == pytest.approx(np.max(np.abs(flat - theirs) / np.maximum(flat, theirs)), rel=1e-4)
+    assert config.diff(scaled({**YARN, "truncate": False}), ("transformers", "vllm")) == ()
 
 
 def test_mscale_is_read_in_two_ways() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from posenc import _parameters as check
+from posenc.config._family import ALL
 from posenc.config._read import read
 from posenc.config._systems import SYSTEMS, Setting, read_by
 from posenc.rotary import Rope
@@ -36,7 +37,7 @@ class Difference:
     attention_factor : tuple of float
         That of the reference and of the system, at that length.
     reason : str
-        What the system does, and where its code says so.
+        What the system does otherwise, and the reference, and where their code says so.
     """
 
     layer_type: str
@@ -105,19 +106,20 @@ def _differences(model: ModelPositions, systems: list[str]) -> Iterator[Differen
     for layer_type, rope in model.ropes.items():
         if not isinstance(rope, Rope):
             continue  # towers with a rotation of their own have one implementation
-        setting = Setting(model.family, model.max_position_embeddings)
-        first, _ = read_by(systems[0], rope, setting)
+        setting = Setting(model.family, model.max_position_embeddings, layer_type != ALL)
+        first, own = read_by(systems[0], rope, setting)
         for system in systems[1:]:
             other, reading = read_by(system, rope, setting)
+            reason = "; ".join(filter(None, (reading.reason, own.reason)))
             if other is None or first is None:
                 if other is not first:
                     yield Difference(
-                        layer_type, system, systems[0], True, None, np.nan, np.nan, (np.nan, np.nan), reading.reason
+                        layer_type, system, systems[0], True, None, np.nan, np.nan, (np.nan, np.nan), reason
                     )
             elif other != first:
                 found = _compare(first, other, _lengths(rope, model.max_position_embeddings))
                 if found is not None:
-                    yield Difference(layer_type, system, systems[0], False, *found, reading.reason)
+                    yield Difference(layer_type, system, systems[0], False, *found, reason)
 
 
 def _lengths(rope: Rope, context: int | None) -> list[int]:

@@ -43,6 +43,7 @@ class Setting:
 
     family: str
     context: int | None  # max_position_embeddings
+    by_layer_type: bool = False  # the rope dictionary stands under the name of a type of layers
 
 
 Reader = Callable[[Any, Setting], Reading]
@@ -70,6 +71,11 @@ def _without_truncate(reading: Reading, who: str) -> Reading:
         return reading
     reason = f"{who} does not read truncate: it always rounds the ends of YaRN's ramp to whole pairs"
     return Reading(replace(reading.scaling, truncate=True), "; ".join(filter(None, (reading.reason, reason))))
+
+
+def _transformers_yarn(scaling: Yarn, setting: Setting) -> Reading:
+    where = "transformers 5.23, looking beside the dictionaries of the types of layers (_compute_yarn_parameters),"
+    return _without_truncate(Reading(scaling), where) if setting.by_layer_type else Reading(scaling)
 
 
 def _vllm_yarn(scaling: Yarn, setting: Setting) -> Reading:
@@ -150,7 +156,7 @@ def _keras_dynamic(scaling: DynamicNTK, setting: Setting) -> Reading:
 
 #: system -> type of scaling -> how it reads that
 SYSTEMS: dict[str, dict[type, Reader]] = {
-    "transformers": {},
+    "transformers": {Yarn: _transformers_yarn},
     "vllm": {Yarn: _vllm_yarn, DynamicNTK: _vllm_dynamic, LongRope: _vllm_longrope},
     "ggml": {Yarn: _ggml_yarn, DynamicNTK: _ggml_dynamic, LongRope: _ggml_longrope},
     "mlx_lm": {Yarn: _mlx_yarn, DynamicNTK: _refuses("mlx-lm", "rope_type dynamic"), LongRope: _mlx_longrope},
