@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import assert_refused
 from posenc import positions
 from posenc.positions import diagnose
 
@@ -240,7 +241,4 @@ REFUSED = [
 
 @pytest.mark.parametrize(("call", "error", "message"), REFUSED, ids=[message for _, _, message in REFUSED])
 def test_refuses(call: Any, error: type[Exception], message: str) -> None:
-    with pytest.raises(error) as caught:
-        call()
-    assert caught.type is error
-    assert message in str(caught.value)
+    assert_refused(error, message, call)

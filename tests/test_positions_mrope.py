@@ -13,6 +13,7 @@ import transformers.models
 from transformers.models.glm4v.processing_glm4v import Glm4vProcessor
 from transformers.processing_utils import ProcessorMixin
 
+from conftest import assert_refused
 from posenc import positions
 
 Tensor = torch.Tensor
@@ -520,7 +521,4 @@ REFUSED = [
 
 @pytest.mark.parametrize(("call", "error", "message"), REFUSED, ids=[message for _, _, message in REFUSED])
 def test_refuses(call: Any, error: type[Exception], message: str) -> None:
-    with pytest.raises(error) as caught:
-        call()
-    assert caught.type is error
-    assert message in str(caught.value)
+    assert_refused(error, message, call)
