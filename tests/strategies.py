@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 import posenc
+from posenc import testing
 
 Array = np.ndarray
 reproducible = settings(derandomize=True, deadline=None, max_examples=200)
@@ -17,7 +18,7 @@ reproducible = settings(derandomize=True, deadline=None, max_examples=200)
 
 # ---- what is drawn ----
 
-LAYOUTS = ("half", "interleaved", "interleaved_to_half")
+LAYOUTS = testing.LAYOUTS
 KINDS = (np.float32, np.float64, np.float16, ml_dtypes.bfloat16)
 ROUNDING = {np.float32: 2.0**-24, np.float64: 2.0**-53, np.float16: 2.0**-11, ml_dtypes.bfloat16: 2.0**-8}
 SMALLEST = {np.float32: 2.0**-149, np.float64: 2.0**-1074, np.float16: 2.0**-24, ml_dtypes.bfloat16: 2.0**-133}
@@ -25,23 +26,13 @@ FAR = 2**31 - 2**12
 layouts = st.sampled_from(LAYOUTS)
 kinds = st.sampled_from(KINDS)
 seeds = st.integers(0, 2**32 - 1)
-bases = st.sampled_from([1e2, 1e4, 5e5, 1e6, 1e7, 123.4])
+bases = st.sampled_from(testing.BASES)
 offsets = st.one_of(st.integers(0, 300), st.integers(-(2**20), 2**20), st.integers(-FAR, FAR))
 
 
-@st.composite
-def ropes(draw: st.DrawFn, layout: str | None = None) -> posenc.Rope:
+def ropes(layout: str | None = None) -> st.SearchStrategy[posenc.Rope]:
     """Even widths, inner ranges, odd heads, both precisions."""
-    pairs, before, behind = draw(st.integers(1, 40)), draw(st.integers(0, 5)), draw(st.integers(0, 9))
-    odd = draw(st.booleans())
-    where: dict[str, Any] = {} if odd else {"rotary_dim": 2 * pairs, "rotary_offset": before}
-    return posenc.Rope(
-        2 * pairs - 1 if odd else before + 2 * pairs + behind,
-        layout=layout or draw(layouts),
-        base=draw(bases),
-        precision=draw(st.sampled_from(["exact", "float32"])),
-        **where,
-    )
+    return testing.ropes(layout=layout)
 
 
 def normal(seed: int, shape: tuple[int, ...], kind: Any = np.float32) -> Array:

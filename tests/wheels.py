@@ -19,6 +19,11 @@ TIMM = (
     "timm-1.0.31-py3-none-any.whl",
     "5bd50f7d0fe6d09bf9285ac2523234a1b7e6bf075c0be3e7aed09139fcb617c7",
 )
+TORCHTUNE = (
+    "torchtune==0.6.1",
+    "torchtune-0.6.1-py3-none-any.whl",
+    "bcbc4ee9774b5c5829a5ff13df851e0b0e32416c018af8db53faa3472ac256e7",
+)
 
 
 class WheelUnavailableError(RuntimeError):

@@ -50,6 +50,7 @@ __all__ = [
     "config",
     "consistency",
     "get_num_threads",
+    "golden",
     "gradients",
     "mask_scores",
     "permute_rotary_weights",
@@ -68,6 +69,7 @@ __all__ = [
     "t5_bias",
     "t5_bucket",
     "table_forms",
+    "testing",
     "timestep_embedding",
     "xpos",
 ]
@@ -78,6 +80,7 @@ _LAZY = {
     "checks",
     "config",
     "consistency",
+    "golden",
     "gradients",
     "positions",
     "query_scale",
@@ -85,6 +88,7 @@ _LAZY = {
     "scaling",
     "stateful",
     "table_forms",
+    "testing",
     "xpos",
 }
 

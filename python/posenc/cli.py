@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from posenc import __version__, runtime
+from posenc.commands import check, golden, identify
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,14 +24,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     explain.add_argument("--lenient", action="store_true", help="warn of unknown and contradicting keys, and go on")
     explain.add_argument("--diff", action="store_true", help="also list where other systems read it differently")
     explain.add_argument("--json", action="store_true", help="print JSON")
+    for command in (check, identify, golden):
+        command.add(commands)
     chosen = parser.parse_args(arguments)
     try:
-        code = _COMMANDS[chosen.command](chosen)
+        code = _run(chosen) if hasattr(chosen, "run") else _COMMANDS[chosen.command](chosen)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read this has read enough (| head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    """Input that cannot be used is a message and exit code 2, not a traceback."""
+    try:
+        return int(chosen.run(chosen))
+    except (ImportError, OSError, TypeError, ValueError) as error:
+        print(f"posenc {chosen.command}: {error}", file=sys.stderr)
+        return 2
 
 
 def _demo(chosen: argparse.Namespace) -> int:

@@ -70,6 +70,7 @@ def probe(call: Caller, head_dim: int, axes: int, most: int) -> tuple[Probes, st
     except Exception:  # it may know few positions only, which the next lines find out
         answer = None
     most, said = _probing.furthest(call, head_dim, axes, most)
+    most = most if answer is None else max(most, short[-1])
     short = [p for p in short if p <= most]
     first = asked(short) if answer is None else answer
     long = sorted({*short, *(p for p in (*_probing.LADDER, *_probing.ODD, most) if p <= most)})

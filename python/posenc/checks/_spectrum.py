@@ -163,7 +163,7 @@ def _enlarged(base: float, width: int) -> str:
 
 def _lookalike(base: float, factor: float, width: int) -> str:
     """Return vLLM's "ntk" where base * s and division by s ** (2/r) give the line."""
-    s = factor ** (width / 2)
+    s = _exp(math.log(factor) * width / 2) if factor > 0 else math.inf
     near, usual = nice(s, 1e-3), nice(base / s, 1e-3)
     if 1.05 < s <= 64 and usual in BASES and usual >= 1e3 and abs(near / s - 1) < 1e-3 and len(f"{near:.8g}") <= 4:
         return f'the same as base {usual:g} with scaling VllmNTK({near:g}), which vLLM calls "ntk"'

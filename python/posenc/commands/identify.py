@@ -1,0 +1,28 @@
+"""`posenc identify`: which convention a function follows."""
+
+import argparse
+from typing import Any
+
+from posenc.commands import _subject
+
+
+def add(commands: Any) -> None:
+    """Describe the command."""
+    parser = commands.add_parser("identify", help="name the convention of a position encoding (module:function)")
+    parser.add_argument("subject", help="module:function, or module:module_of_transformers")
+    parser.add_argument("--kind", default="rotation", choices=["rotation", "bias", "table"], help="(rotation)")
+    parser.add_argument("--axes", type=int, help="position axes (those of what it should be, else 1)")
+    _subject.add_expected(parser)
+    _subject.add_function(parser)
+    parser.set_defaults(run=run)
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Identify it."""
+    from posenc import checks
+
+    found = checks.identify(
+        _subject.function(chosen), chosen.head_dim, kind=chosen.kind, expected=_subject.expected(chosen),
+        axes=chosen.axes, heads=chosen.heads, like="torch" if chosen.torch else None, max_position=chosen.max_position,
+    )  # fmt: skip
+    return _subject.show(found, chosen.json)
