@@ -41,7 +41,7 @@ def wrapped(angle: Floats) -> Floats:
 
 
 def unwrap(positions: npt.NDArray[np.int64], turns: npt.NDArray[np.complex128]) -> Turning:
-    """Return frequencies from unit complex numbers of shape (seq, rows) at positions that hold 0, 1, 2, 4, ...
+    """Return frequencies from unit complex numbers of shape (seq, rows) at positions that hold 0, 1 (or 2), 4, 8, ...
 
     The phase from 0 to 1 is taken to be less than half a turn; each doubled position then corrects the frequency by
     what its phase is off, divided by the position. So the error falls as the position grows.
@@ -55,7 +55,7 @@ def unwrap(positions: npt.NDArray[np.int64], turns: npt.NDArray[np.complex128]) 
         for p in at:
             off = wrapped(np.angle(order[p] * np.exp(-1j * start)) - wrapped(p * frequency))
             frequency = frequency + off / p
-            if p > 1:
+            if p > at[0]:
                 worst = max(worst, float(np.max(np.abs(off), initial=0.0)))
                 noise, last = np.maximum(np.abs(off), last), np.abs(off)
         uncertainty = (2 * noise + 2e-7) / at[-1] + 2e-7 * np.abs(frequency)

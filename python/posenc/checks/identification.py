@@ -113,7 +113,7 @@ def identify(
     like : {"numpy", "torch"}, array or tensor, optional
         What a function is called with; default: its attribute `like`, else NumPy.
     max_position : int
-        The largest position to try; smaller ones are taken where the function refuses it.
+        The largest position to try (of rotations and tables); smaller ones are taken where the function refuses it.
 
     Returns
     -------
@@ -134,8 +134,14 @@ def identify(
     interleaved, 32 of 64 elements, base 500000
     """
     kind = check.choice("kind", kind, ("rotation", "bias", "table"))
-    if kind != "rotation":
-        raise ValueError("kind must be 'rotation'")
+    if kind == "table":
+        from posenc.checks._table import identify_table
+
+        return identify_table(fn, like, check.integer("max_position", max_position, 4))
+    if kind == "bias":
+        from posenc.checks._bias import identify_bias
+
+        return identify_bias(fn)
     from posenc.checks._rotation import identify_rotation
 
     if head_dim is None:

@@ -138,7 +138,7 @@ def explain_mismatch(
         kind = "rotary_table" if isinstance(actual, tuple) else "rotation"
     kind = check.choice("kind", kind, ("rotation", "rotary_table", "bias", "table"))
     if kind in ("bias", "table"):
-        raise ValueError("not yet")
+        return _of_arrays(kind, actual, expected, positions)
     if not isinstance(rope, Rope):
         raise TypeError(f"rope must be a posenc.Rope for a {kind}, got {check.shown(rope)}")
     if kind == "rotary_table":
@@ -184,6 +184,24 @@ def _part(sample: Sample, actual: Floats) -> tuple[Sample, Floats]:
     if x.ndim > 2 and where.ndim == 1 + (sample.rope.axes > 1):
         x, y = x[..., :_HEADS, :, :], y[..., :_HEADS, :, :]
     return Sample(x, where, sample.rope, sample.family), y
+
+
+def _of_arrays(kind: str, actual: Any, expected: Any, positions: Any) -> Mismatch:
+    """Biases and sinusoidal tables, which are compared with each other and need no Rope."""
+    if expected is None:
+        raise TypeError(f"expected must be given for a {kind}")
+    if kind == "bias":
+        from posenc.checks._bias_mismatch import explain_bias
+
+        ok, finding, off = explain_bias(actual, expected)
+    else:
+        from posenc.checks._table import explain_table
+
+        ok, finding, off = explain_table(actual, expected, positions)
+    apart = _units.units(actual, expected)
+    return Mismatch(
+        ok, finding, off, None, float(apart.max(initial=0.0)), None if ok else _units.first_bad(actual, expected, 1e-6)
+    )
 
 
 def _of_tables(actual: Any, expected: Any, rope: Rope, positions: Any, seq_len: int | None) -> Mismatch:
