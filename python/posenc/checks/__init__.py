@@ -9,6 +9,7 @@ from typing import Any
 #: public name -> the module that has it; each is loaded when it is first asked for
 _WHERE: dict[str, str] = {
     "AttentionReport": "attention",
+    "DecayReport": "decay",
     "Identification": "identification",
     "Line": "_report",
     "Mismatch": "mismatch",
@@ -18,6 +19,7 @@ _WHERE: dict[str, str] = {
     "check_rope": "rope_checks",
     "dtypes": "rope_checks",
     "explain_mismatch": "mismatch",
+    "extensions": "decay",
     "identify": "identification",
     "inverse": "rope_checks",
     "isometry": "rope_checks",
@@ -28,6 +30,7 @@ _WHERE: dict[str, str] = {
     "position_sanity_check": "attention",
     "relative": "rope_checks",
     "rope_matches": "rope_checks",
+    "rotary_decay": "decay",
     "stateless": "rope_checks",
     "wrap_hf": "transformers_module",
 }
