@@ -23,7 +23,7 @@ def only(encoding: Any, distances: Any, **keywords: Any) -> Any:
 
 
 def test_literals() -> None:
-    """By hand: at 0 all S_j = j, whose mean over 64 pairs is 65/2; of two pairs, 1 and 0.01, |S_2| is 2 cos(0.495 d)."""
+    """By hand: at 0 all S_j = j, whose mean over 64 pairs is 65/2; of two pairs, 1 and 0.01, S_2 2 cos(0.495 d)."""
     curve = only(ROPE, [0])
     assert curve.bound[0] == 32.5
     assert curve.values[0] == 1
