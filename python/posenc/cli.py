@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from posenc import __version__, runtime
-from posenc.commands import check, golden, identify
+from posenc.commands import check, golden, identify, plot
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     explain.add_argument("--lenient", action="store_true", help="warn of unknown and contradicting keys, and go on")
     explain.add_argument("--diff", action="store_true", help="also list where other systems read it differently")
     explain.add_argument("--json", action="store_true", help="print JSON")
-    for command in (check, identify, golden):
+    for command in (check, identify, plot, golden):
         command.add(commands)
     chosen = parser.parse_args(arguments)
     try:
