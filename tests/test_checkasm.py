@@ -26,8 +26,8 @@ HASHES = {
     "kernels": "b94033a04e1edbd5",
     "add": "9628beae04bf5f2f",
     "bias": "b869245db7d13120",
-    "relative": "88ca56b084026c95",
     "tally": "f2812bd85549f686",
+    "relative": "61fb79eaa3ce9b2c",
     "core": "c0dd3f8f303ab7be",
 }
 #: The same code that the native build runs, and what else is needed to run it elsewhere.

@@ -148,6 +148,7 @@ PyObject *pe_py_spec(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_inv_freq(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_float32_powers(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_add_bias(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *pe_py_relative_gradient(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_bias_gradient(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_tally(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_empty_like(PyObject *module, PyObject *x);

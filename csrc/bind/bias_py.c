@@ -6,7 +6,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "args.h"
+#include "relative.h"
 
 typedef struct {
     pe_state *state;
@@ -17,6 +17,7 @@ typedef struct {
     pe_bias bias;
     pe_line line;
     pe_lookup lookup;
+    pe_relative_args relative;
     PyObject *result; /* owned */
 } bias_call;
 
@@ -81,7 +82,7 @@ static int parse_mask(bias_call *call, PyObject *mask) {
     return PyErr_Occurred() ? -1 : 0;
 }
 
-/* ---- term: None, (slopes, of_key), or (table, roles, index, low, scale) ---- */
+/* ---- term: None, (slopes, of_key), (table, roles, index, low, scale), or that of relative.h ---- */
 
 /* slopes: float64 (1 or batch, heads, 2), contiguous */
 static int parse_line(bias_call *call, PyObject *term) {
@@ -170,6 +171,12 @@ static int parse_index(bias_call *call, PyArrayObject *index, int64_t low) {
     return 0;
 }
 
+static int check_integral(const bias_call *call) {
+    if (call->query.integral && call->key.integral) return 0;
+    PyErr_SetString(PyExc_TypeError, "positions whose difference selects a value must be integers, got floats");
+    return -1;
+}
+
 static int parse_lookup(bias_call *call, PyObject *term) {
     char roles[8] = "";
     Py_ssize_t length = 0;
@@ -180,16 +187,18 @@ static int parse_lookup(bias_call *call, PyObject *term) {
     long long low = PyLong_AsLongLong(PyTuple_GetItem(term, 3));
     if (PyErr_Occurred()) return -1;
     if (parse_table(call, PyTuple_GetItem(term, 0), roles) < 0) return -1;
-    if (!call->query.integral || !call->key.integral) {
-        PyErr_SetString(PyExc_TypeError, "positions whose difference selects a value must be integers, got floats");
-        return -1;
-    }
+    if (check_integral(call) < 0) return -1;
     call->bias.lookup = &call->lookup;
     return parse_index(call, (PyArrayObject *)PyTuple_GetItem(term, 2), low);
 }
 
 static int parse_term(bias_call *call, PyObject *term) {
     if (term == Py_None) return 0;
+    if (pe_is_relative(term)) {
+        if (pe_parse_relative(call->state, term, scores_of(call), call->x_name, &call->relative, &call->bias) < 0)
+            return -1;
+        return check_integral(call);
+    }
     return PyTuple_Size(term) == 2 ? parse_line(call, term) : parse_lookup(call, term);
 }
 
@@ -214,6 +223,7 @@ static int check_outputs(const bias_call *call) {
     if (!call->have_y) return 0;
     if (pe_check_positions_disjoint(&call->query, &call->y, "out") < 0) return -1;
     if (pe_check_positions_disjoint(&call->key, &call->y, "out") < 0) return -1;
+    if (pe_check_relative_disjoint(&call->relative, &call->y) < 0) return -1;
     return call->bias.lookup ? pe_check_disjoint(&call->y, "out", &call->table, "table") : 0;
 }
 
@@ -228,6 +238,7 @@ static void clear(bias_call *call) {
     pe_array_clear(&call->x);
     pe_array_clear(&call->y);
     pe_array_clear(&call->table);
+    pe_relative_clear(&call->relative);
     pe_positions_clear(&call->query);
     pe_positions_clear(&call->key);
     Py_XDECREF(call->result);
@@ -309,6 +320,33 @@ PyObject *pe_py_bias_gradient(PyObject *module, PyObject *const *args, Py_ssize_
     bias_call call;
     begin(&call, module);
     PyObject *result = run_gradient(&call, args);
+    clear(&call);
+    return result;
+}
+
+/* ---- relative_gradient(gradient, where, mask, term, first, second) ---- */
+
+static PyObject *run_relative_gradient(bias_call *call, PyObject *const *args) {
+    call->x_name = "gradient";
+    pe_relative_sums sums;
+    if (pe_array_float(call->state, args[0], "gradient", &call->x) < 0) return NULL;
+    call->have_x = true;
+    if (check_axes(&call->x.view, "gradient") < 0) return NULL;
+    if (parse_where(call, args[1]) < 0 || parse_mask(call, args[2]) < 0 || parse_term(call, args[3]) < 0) return NULL;
+    if (pe_parse_relative_sums(call->state, args[4], args[5], &call->x.view, &call->relative, &sums) < 0) return NULL;
+    pe_release release;
+    pe_poll *poll = pe_release_begin(&release, pe_elements(&call->x.view) * pe_itemsize(call->x.view.dtype));
+    pe_relative_gradient(call->state->kernels, &call->bias, &call->x.view, &sums, poll, &release);
+    if (pe_release_end(&release) < 0) return NULL;
+    return Py_NewRef(Py_None);
+}
+
+/* first, second: float64, the last axis contiguous, of the shapes that core names, or None where nothing is asked for */
+PyObject *pe_py_relative_gradient(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    (void)n;
+    bias_call call;
+    begin(&call, module);
+    PyObject *result = run_relative_gradient(&call, args);
     clear(&call);
     return result;
 }

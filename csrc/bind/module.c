@@ -43,6 +43,7 @@ COUNTED(float32_powers, 2)
 COUNTED(add_bias, 7)
 COUNTED(bias_gradient, 5)
 COUNTED(tally, 6)
+COUNTED(relative_gradient, 6)
 
 #define FAST(name, doc) {#name, (PyCFunction)(void (*)(void))name##_counted, METH_FASTCALL, doc}
 static PyMethodDef methods[] = {
@@ -64,6 +65,7 @@ static PyMethodDef methods[] = {
     FAST(add_bias, "add_bias(scores, out, where, mask, term, defer_above, stream)"),
     FAST(bias_gradient, "bias_gradient(gradient, where, mask, term, sums)"),
     FAST(tally, "tally(map, width, diagonal, by_offset, mass, sides)"),
+    FAST(relative_gradient, "relative_gradient(gradient, where, mask, term, first, second)"),
     {"empty_like", pe_py_empty_like, METH_O, "empty_like(x)"},
     {"runtime", pe_py_runtime, METH_NOARGS, "runtime()"},
     {NULL, NULL, 0, NULL},

@@ -20,7 +20,8 @@ enum method {
     LINE_LISTED, /* |u| of listed positions */
     DIAGONALS,   /* values of key - query, from a window on a head's diagonal vector */
     GATHERED,    /* values gathered where they lie: offsets are shared by all heads */
-    LISTED       /* values loaded one by one */
+    LISTED,      /* values loaded one by one */
+    RELATIVE     /* values of a tile that each matrix has of its own: relative.c */
 };
 
 struct call {
@@ -29,15 +30,17 @@ struct call {
     const pe_view *x, *y;
     enum method method;
     enum pe_dtype dtype;
+    double scale;            /* of values */
+    size_t value_step;       /* values from row to row of a tile */
     size_t size, value_size; /* bytes of an element; of a value: float32, or float64 for float64 scores */
     ptrdiff_t x_query, x_key, y_query, y_key;
-    size_t queries, keys;
+    size_t queries, keys, rows, columns; /* rows, columns: of a whole tile */
     bool x_plain, y_plain, in_place, split;
     pe_poll *poll;
     void *context;
     size_t polled;
     struct pe_bias_tile tile;
-    PE_ALIGNED(64) char values[PE_LISTED * sizeof(double)]; /* of a tile: values, or int32 */
+    PE_ALIGNED(64) char values[PE_RELATIVE_BYTES]; /* of a tile: values, or int32; PE_LISTED float64 fit */
     PE_ALIGNED(64) char row_values[PE_LISTED_WIDTH * sizeof(double)];
     PE_ALIGNED(64) char stage[PIECE_BYTES];
     PE_ALIGNED(64)
@@ -76,6 +79,7 @@ static bool fits_int32(ptrdiff_t step, size_t n, size_t size) {
 static enum method choose(const struct call *c) {
     const pe_lookup *l = c->bias->lookup;
     if (c->bias->line) return c->tile.counted ? LINE : LINE_LISTED;
+    if (c->bias->disentangled || c->bias->projected) return RELATIVE;
     if (l == NULL) return NOTHING;
     bool by_distance = !l->matrix && !l->query && !l->key && c->tile.counted;
     if (by_distance && c->queries >= FEW_ROWS) return DIAGONALS;
@@ -97,6 +101,10 @@ static void plan(struct call *c, const struct pe_kernels *kernels, const pe_bias
     c->x_plain = x && (c->keys == 1 || c->x_key == (ptrdiff_t)c->size);
     c->y_plain = c->keys == 1 || c->y_key == (ptrdiff_t)c->size;
     c->in_place = x && x->data == y->data;
+    c->scale = bias->lookup         ? bias->lookup->scale
+               : bias->disentangled ? bias->disentangled->scale
+               : bias->projected    ? bias->projected->scale
+                                    : 1;
     c->tile.counted = bias->query.kind == PE_RANGE && bias->key.kind == PE_RANGE;
     c->method = choose(c);
     bool listed = c->method == LINE_LISTED || c->method == GATHERED || c->method == LISTED;
@@ -104,6 +112,11 @@ static void plan(struct call *c, const struct pe_kernels *kernels, const pe_bias
     if (c->method == DIAGONALS) { /* the vector of a tile fits */
         c->tile.columns = min_size(c->tile.columns, DIAGONAL / 2);
         c->tile.rows = min_size(c->queries, DIAGONAL - c->tile.columns + 1);
+    }
+    if (c->method == RELATIVE) {
+        struct pe_relative_size size = pe_relative_size_of(bias, c->dtype == PE_F64, c->tile.counted);
+        c->tile.columns = min_size(c->keys, size.columns), c->tile.rows = min_size(c->queries, size.rows);
+        c->value_step = size.columns;
     }
     size_t batch = y->ndim >= 4 ? (size_t)y->shape[0] : 1, heads = y->ndim >= 3 ? (size_t)y->shape[y->ndim - 3] : 1;
     c->split = bias->line && pe_line_splits(bias->line, batch, heads);
@@ -188,6 +201,7 @@ static struct term row_term(struct call *c, const struct pe_place *place, size_t
             term.values = lookup_base(bias->lookup, place) + (ptrdiff_t)(tile->i + row) * bias->lookup->query;
             break;
         case LISTED: fill_row(c, place, row), term.values = c->row_values; break;
+        case RELATIVE: term.values = c->values + row * c->value_step * c->value_size; break;
         default: break;
     }
     return term;
@@ -208,13 +222,13 @@ static void add_part(const struct call *c, const struct term *term, uint32_t kin
         c->kernels->line[c->dtype](&run);
     } else if (c->method == GATHERED) {
         struct pe_lookup_run run = {
-            .x = x, .y = y, .t = term->values, .index = term->index + at, .scale = c->bias->lookup->scale, .n = n};
+            .x = x, .y = y, .t = term->values, .index = term->index + at, .scale = c->scale, .n = n};
         c->kernels->lookup[c->dtype](&run);
     } else {
         struct pe_add run = {.x = x,
                              .y = y,
                              .table = term->values + at * c->value_size,
-                             .scale = c->bias->line ? slope : c->bias->lookup->scale,
+                             .scale = c->bias->line ? slope : c->scale,
                              .rows = 1,
                              .n = n};
         c->kernels->add[c->dtype](&run);
@@ -288,31 +302,59 @@ static bool stop(struct call *c) {
     return c->poll(c->context);
 }
 
+static bool do_place(struct call *c, const struct pe_place *place) {
+    if (c->method == DIAGONALS) fill_diagonal(c, place);
+    if (c->method == RELATIVE) pe_relative_fill(c->kernels, c->bias, &c->tile, place, c->dtype == PE_F64, c->values);
+    for (size_t row = 0; row < c->tile.rows; row++) {
+        do_row(c, place, row);
+        if (stop(c)) return true;
+    }
+    return false;
+}
+
+/* the tile in every matrix */
 static bool do_tile(struct call *c) {
     struct pe_place place;
     fill_tile(c);
     pe_place_begin(c->x, c->y, c->bias->per_batch, c->tile.batch, &place);
-    do {
-        if (c->method == DIAGONALS) fill_diagonal(c, &place);
-        for (size_t row = 0; row < c->tile.rows; row++) {
-            do_row(c, &place, row);
-            if (stop(c)) return true;
-        }
-    } while (pe_place_next(c->x, c->y, c->bias->per_batch, &place));
+    do
+        if (do_place(c, &place)) return true;
+    while (pe_place_next(c->x, c->y, c->bias->per_batch, &place));
     return false;
 }
 
-static bool do_all(struct call *c) {
+/* every tile of a matrix, or of all where place is NULL */
+static bool do_tiles(struct call *c, const struct pe_place *place) {
     struct pe_bias_tile *tile = &c->tile;
-    size_t rows = tile->rows, columns = tile->columns;
-    size_t batch = c->bias->per_batch && c->y->ndim >= 4 ? (size_t)c->y->shape[0] : 1;
-    for (tile->batch = 0; tile->batch < batch; tile->batch++)
-        for (tile->i = 0; tile->i < c->queries; tile->i += rows)
-            for (tile->j = 0; tile->j < c->keys; tile->j += columns) {
-                tile->rows = min_size(rows, c->queries - tile->i);
-                tile->columns = min_size(columns, c->keys - tile->j);
+    for (tile->i = 0; tile->i < c->queries; tile->i += c->rows)
+        for (tile->j = 0; tile->j < c->keys; tile->j += c->columns) {
+            tile->rows = min_size(c->rows, c->queries - tile->i);
+            tile->columns = min_size(c->columns, c->keys - tile->j);
+            if (place == NULL) {
                 if (do_tile(c)) return true;
+            } else {
+                fill_tile(c);
+                if (do_place(c, place)) return true;
             }
+        }
+    return false;
+}
+
+/* Values that each matrix has of its own are made matrix by matrix: neighbouring tiles read neighbouring entries. */
+static bool do_all(struct call *c) {
+    struct pe_place place;
+    size_t batch = c->bias->per_batch && c->y->ndim >= 4 ? (size_t)c->y->shape[0] : 1;
+    c->rows = c->tile.rows, c->columns = c->tile.columns;
+    for (c->tile.batch = 0; c->tile.batch < batch; c->tile.batch++) {
+        if (c->method != RELATIVE) {
+            if (do_tiles(c, NULL)) return true;
+            continue;
+        }
+        pe_place_begin(c->x, c->y, c->bias->per_batch, c->tile.batch, &place);
+        do
+            if (do_tiles(c, &place)) return true;
+        while (pe_place_next(c->x, c->y, c->bias->per_batch, &place));
+    }
     return false;
 }
 

@@ -30,6 +30,8 @@ size_t pe_bias_runs(const pe_bias *bias, bool split, const struct pe_bias_tile *
 
 /* u of a row's column: what a line multiplies, with its sign */
 double pe_bias_measure(const pe_bias *bias, const struct pe_bias_tile *tile, size_t row, size_t column);
+/* key position - query position, of integers */
+int64_t pe_bias_distance(const pe_bias *bias, const struct pe_bias_tile *tile, size_t row, size_t column);
 /* n of a row's columns from `column` on */
 void pe_bias_indices(const pe_bias *bias, const struct pe_bias_tile *tile, size_t row, int32_t *n);
 
@@ -44,5 +46,18 @@ struct pe_place {
 };
 void pe_place_begin(const pe_view *x, const pe_view *y, bool per_batch, size_t batch, struct pe_place *place);
 bool pe_place_next(const pe_view *x, const pe_view *y, bool per_batch, struct pe_place *place);
+/* where a row of an array with as many axes begins, under the place's leading indices */
+char *pe_place_row(const pe_view *v, const struct pe_place *place, size_t row);
+
+/* relative.c: the values of a tile, unscaled, float64 where wide, else float32; from row to row `columns` of the size, which
+ * is that of a whole tile. Whole rows of scores are read best; the products of a projection want many rows. */
+enum { PE_RELATIVE_BYTES = 65536 };
+struct pe_relative_size {
+    size_t rows, columns;
+};
+struct pe_relative_size pe_relative_size_of(const pe_bias *bias, bool wide, bool counted);
+void pe_relative_fill(const struct pe_kernels *kernels, const pe_bias *bias, const struct pe_bias_tile *tile,
+                      const struct pe_place *place, bool wide, void *values);
+int32_t pe_disentangled_entry(const pe_disentangled *d, int64_t distance);
 
 #endif

@@ -109,6 +109,11 @@ double pe_bias_measure(const pe_bias *bias, const struct pe_bias_tile *tile, siz
     return bias->line->of_key ? k : k - pe_position(&bias->query, 0, tile->batch, tile->i + row);
 }
 
+int64_t pe_bias_distance(const pe_bias *bias, const struct pe_bias_tile *tile, size_t row, size_t column) {
+    double k = pe_position(&bias->key, 0, tile->batch, tile->j + column);
+    return (int64_t)(k - pe_position(&bias->query, 0, tile->batch, tile->i + row));
+}
+
 void pe_bias_indices(const pe_bias *bias, const struct pe_bias_tile *tile, size_t row, int32_t *n) {
     const pe_lookup *lookup = bias->lookup;
     if (lookup->matrix) {
@@ -166,4 +171,10 @@ bool pe_place_next(const pe_view *x, const pe_view *y, bool per_batch, struct pe
         }
     }
     return false;
+}
+
+char *pe_place_row(const pe_view *v, const struct pe_place *place, size_t row) {
+    char *p = v->data + (ptrdiff_t)row * v->stride[v->ndim - 2];
+    for (int i = 0; i < v->ndim - 2; i++) p += (ptrdiff_t)place->index[i] * v->stride[i];
+    return p;
 }

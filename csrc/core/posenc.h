@@ -208,16 +208,39 @@ typedef struct {
     double scale;
 } pe_lookup;
 
+/* Entries that belong to a query and to a key, chosen by their distance: scale * (of_query[.., i, n] + of_key[.., j, n])
+ * where n is index[clamp(key position - query position, low, high) - low]. The arrays have as many axes as the scores,
+ * strides 0 where an entry serves a whole axis, any dtype; either may be NULL. Every n is an entry of both: the caller
+ * has checked. `reversed` is the index backwards; `smooth` says that the index goes down, by at most one from entry to entry,
+ * or goes up likewise and of_key is NULL. */
+typedef struct {
+    const pe_view *of_query, *of_key; /* (.., queries, entries), (.., keys, entries) */
+    const int32_t *index, *reversed;
+    int64_t low, high; /* -2^31 < low <= high < 2^31 */
+    bool smooth;
+    double scale;
+} pe_disentangled;
+
+/* Products of a query with the row of a distance: scale * ((query[.., i, :] + addend[.., i, :]) . rows[.., n, :]), where
+ * n is origin + key position - query position; 0 where there is no such row. Arrays as above; addend may be NULL. */
+typedef struct {
+    const pe_view *query, *addend, *rows; /* (.., queries, dimensions) twice, (.., distances, dimensions) */
+    int64_t origin;
+    double scale;
+} pe_projected;
+
 /* Scores (.., heads, queries, keys), two axes at least; where there are four, the first is the batch.
- * y = x + bias wherever the mask sees the key. x is NULL (the bias itself), y itself, or does not overlap y. A line and a
- * lookup exclude each other; without either the call only masks. Positions are checked, below 2^30 in size, integers for
- * a lookup; where per_batch is set they differ between batch rows. `stream` writes what is not read past the caches. */
+ * y = x + bias wherever the mask sees the key. x is NULL (the bias itself), y itself, or does not overlap y. The four
+ * terms exclude each other; without any the call only masks. Positions are checked, below 2^30 in size, integers for all
+ * but a line; where per_batch is set they differ between batch rows. `stream` writes what is not read past the caches. */
 typedef struct {
     pe_positions query, key;
     bool per_batch;
     pe_mask mask;
     const pe_line *line;
     const pe_lookup *lookup;
+    const pe_disentangled *disentangled;
+    const pe_projected *projected;
     bool stream;
 } pe_bias;
 
@@ -325,5 +348,14 @@ enum pe_status pe_add_rows(const struct pe_kernels *kernels, const pe_addition *
  * for each position of it those of the other axes in their order; each product and each sum is rounded. */
 enum pe_status pe_scatter_rows(const struct pe_kernels *kernels, const pe_addition *how, const pe_added *rows,
                                const pe_view *grad, const pe_view *table, pe_poll *poll, void *context);
+
+/* The same of a disentangled or projected bias: float64 arrays of the shapes of of_query and of_key, or of query (and of
+ * addend, whose gradient it is too) and rows, with as many axes as g, strides 0 where all of an axis is one sum; the last
+ * axis is contiguous. For those that the bias does not have, they are not looked at. */
+typedef struct {
+    pe_view first, second;
+} pe_relative_sums;
+enum pe_status pe_relative_gradient(const struct pe_kernels *kernels, const pe_bias *bias, const pe_view *g,
+                                    const pe_relative_sums *to, pe_poll *poll, void *context);
 
 #endif

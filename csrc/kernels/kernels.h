@@ -96,26 +96,20 @@ struct pe_sincos {
 };
 typedef void pe_sincos_kernel(const struct pe_sincos *rows);
 
-/* Entries of a row picked by an index: y[c] = table[index[c] - least].
+/* Entries picked from rows of a table by an index of the distance.
  *
- * Neighbouring indices differ by at most one, and all go up or all go down. columns is a multiple of PE_BLOCK, and
- * PE_BLOCK - 1 entries behind the last one picked can be read. */
+ *     pick          y[r][c] = table[r][index[c - r] - least]        a row of the table for each row of y
+ *     pick_columns  y[r][c] += table[c][index[r - c] - least]       for each column; sums are rounded
+ *
+ * Neighbours in the index differ by at most one; pick's goes up or goes down, that of pick_columns goes up. rows (of
+ * pick_columns alone) and columns are multiples of PE_BLOCK. The table's rows hold `entries` floats, PE_BLOCK at least, of
+ * which the first is entry `least`. Steps are elements. */
 enum { PE_BLOCK = 16 };
 struct pe_pick {
     const float *table;
-    const int32_t *index;
-    int32_t least;
-    float *y;
-    size_t columns;
-};
-
-/* The same by columns: y[r][c] += table_c[index[r - c] - index[-c]], so table_c begins at what row 0 picks.
- *
- * The index does not go down, and goes up by at most one. rows and columns are multiples of PE_BLOCK, and PE_BLOCK - 1
- * entries behind the last one picked can be read. Steps are elements from one row of y, one table, to the next. */
-struct pe_pick_columns {
-    const float *table;
     ptrdiff_t table_step;
+    size_t entries;
+    int32_t least;
     const int32_t *index;
     float *y;
     ptrdiff_t y_step;
@@ -215,7 +209,7 @@ struct pe_kernels {
     /* y[0 .. (n+1)/2) = even elements of x, y[(n+1)/2 .. n) = odd ones; elements of 4 bytes, no overlap */
     void (*unzip4)(const float *x, float *y, size_t n);
     void (*pick)(const struct pe_pick *job);
-    void (*pick_columns)(const struct pe_pick_columns *job);
+    void (*pick_columns)(const struct pe_pick *job);
     void (*weigh_f32)(const struct pe_weigh_f32 *job);
     void (*weigh_f64)(const struct pe_weigh_f64 *job);
     /* y[c][r] = x[r][c]; rows and columns are multiples of PE_BLOCK, steps are elements; no overlap */

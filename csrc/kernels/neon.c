@@ -100,14 +100,10 @@ PE_FN void f_unzip(F x, F y, F *even, F *odd) {
     *odd = vuzp2q_f32(x, y);
 }
 
-PE_FN int32_t smaller(int32_t a, int32_t b) {
-    return a < b ? a : b;
-}
-PE_FN F f_window(const float *t, const int32_t *index, int32_t least) {
-    int32_t from = smaller(index[0], index[FL - 1]);
-    uint32x4_t lane = vreinterpretq_u32_s32(vsubq_s32(vld1q_s32(index), vdupq_n_s32(from)));
+PE_FN F f_window(const float *t, const int32_t *index, int32_t first) {
+    uint32x4_t lane = vreinterpretq_u32_s32(vsubq_s32(vld1q_s32(index), vdupq_n_s32(first)));
     uint32x4_t bytes = vmlaq_n_u32(vdupq_n_u32(0x03020100), lane, 0x04040404);
-    uint8x16_t window = vreinterpretq_u8_f32(vld1q_f32(t + (from - least)));
+    uint8x16_t window = vreinterpretq_u8_f32(vld1q_f32(t));
     return vreinterpretq_f32_u8(vqtbl1q_u8(window, vreinterpretq_u8_u32(bytes)));
 }
 PE_FN void f_transpose(F *v) {

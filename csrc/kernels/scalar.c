@@ -121,9 +121,9 @@ PE_FN void f_unzip(F x, F y, F *even, F *odd) {
     }
 }
 
-PE_FN F f_window(const float *t, const int32_t *index, int32_t least) {
+PE_FN F f_window(const float *t, const int32_t *index, int32_t first) {
     F r;
-    LANES(FL, t[index[i] - least]);
+    LANES(FL, t[index[i] - first]);
 }
 PE_FN void f_transpose(F *v) {
     for (size_t i = 0; i < FL; i++)

@@ -109,13 +109,9 @@ PE_FN void f_unzip(F x, F y, F *even, F *odd) {
     *odd = in_order(_mm256_shuffle_ps(x, y, 0xdd));
 }
 
-PE_FN int32_t smaller(int32_t a, int32_t b) {
-    return a < b ? a : b;
-}
-PE_FN F f_window(const float *t, const int32_t *index, int32_t least) {
-    int32_t from = smaller(index[0], index[FL - 1]);
-    __m256i lane = _mm256_sub_epi32(_mm256_loadu_si256((const __m256i *)index), _mm256_set1_epi32(from));
-    return _mm256_permutevar8x32_ps(_mm256_loadu_ps(t + (from - least)), lane);
+PE_FN F f_window(const float *t, const int32_t *index, int32_t first) {
+    __m256i lane = _mm256_sub_epi32(_mm256_loadu_si256((const __m256i *)index), _mm256_set1_epi32(first));
+    return _mm256_permutevar8x32_ps(_mm256_loadu_ps(t), lane);
 }
 PE_FN void f_transpose(F *v) {
     F a[FL], b[FL];

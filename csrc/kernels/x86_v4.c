@@ -106,13 +106,9 @@ PE_FN void f_unzip(F x, F y, F *even, F *odd) {
     *odd = _mm512_permutex2var_ps(x, _mm512_add_epi32(evens, _mm512_set1_epi32(1)), y);
 }
 
-PE_FN int32_t smaller(int32_t a, int32_t b) {
-    return a < b ? a : b;
-}
-PE_FN F f_window(const float *t, const int32_t *index, int32_t least) {
-    int32_t from = smaller(index[0], index[FL - 1]);
-    __m512i lane = _mm512_sub_epi32(_mm512_loadu_si512(index), _mm512_set1_epi32(from));
-    return _mm512_permutexvar_ps(lane, _mm512_loadu_ps(t + (from - least)));
+PE_FN F f_window(const float *t, const int32_t *index, int32_t first) {
+    __m512i lane = _mm512_sub_epi32(_mm512_loadu_si512(index), _mm512_set1_epi32(first));
+    return _mm512_permutexvar_ps(lane, _mm512_loadu_ps(t));
 }
 PE_FN void f_transpose(F *v) { /* within lanes of four first, then the lanes */
     F a[FL], b[FL];

@@ -128,6 +128,7 @@ def add_bias(
     stream: bool,
     /,
 ) -> Any: ...
+def relative_gradient(gradient: Any, where: Any, mask: Any, term: Any, first: Any, second: Any) -> None: ...
 def bias_gradient(
     gradient: Any,
     where: tuple[Any, Any, int],

@@ -249,3 +249,26 @@ def even_share(weights: Array) -> Array:
     n = len(w)
     lift = w / w.sum(1, keepdims=True) * np.arange(1, n + 1)[:, None]
     return np.array([np.trace(lift, -d) / (n - d) for d in range(n)])
+
+
+# ---- biases that content decides; distances are query - key ----
+
+
+def picked(of_query: Array | None, of_key: Array | None, index: Array) -> Array:
+    """Return of_query[.., i, index[i, j]] + of_key[.., j, index[i, j]]."""
+    total: Any = 0.0
+    queries, keys = np.indices(index.shape)
+    if of_query is not None:
+        total = np.asarray(of_query, np.float64)[..., queries, index]
+    if of_key is not None:
+        total = total + np.asarray(of_key, np.float64)[..., keys, index]
+    return np.asarray(total)
+
+
+def projected(query: Array, rows: Array, row_of: Array, addend: Array | float = 0.0) -> Array:
+    """Return (query[.., i] + addend) . rows[.., row_of[i, j]], 0 where row_of names no row."""
+    rows = np.asarray(rows, np.float64)
+    there = (row_of >= 0) & (row_of < rows.shape[-2])
+    chosen = rows[..., np.where(there, row_of, 0), :]
+    products = np.einsum("...id,...ijd->...ij", np.asarray(query, np.float64) + addend, chosen)
+    return np.asarray(np.where(there, products, 0.0))

@@ -7,63 +7,52 @@
 
 enum { MOST_PICKED = 96 };
 
-/* n numbers that go up, or all down, by at most one */
+/* n numbers that go up, or down, by at most one, from a multiple of how often they move */
 static void draw_index(struct source *s, int32_t *index, size_t n, bool down) {
     int32_t at = (int32_t)draw(s, 200) + (down ? (int32_t)n : 0);
-    size_t steps = 1 + draw(s, 4);
+    size_t steps = one_in(s, 4) ? 1000 : 1 + draw(s, 4);
     for (size_t i = 0; i < n; i++) {
         index[i] = at;
         if (draw(s, steps) == 0) at += down ? -1 : 1;
     }
 }
 
-static void try_pick(const struct pe_kernels *kernels, struct source *s) {
-    static int32_t index[MOST_PICKED];
-    trial.kernel = "pick";
-    size_t n = trial.pairs;
-    draw_index(s, index, n, one_in(s, 2));
-    int32_t least = index[0] < index[n - 1] ? index[0] : index[n - 1];
-    int32_t most = index[0] + index[n - 1] - least;
-    size_t readable = (size_t)(most - least) + PE_BLOCK;
-    struct rows table = lay_out(0, 1, 4 * readable, 4, false), y = lay_out(1, 1, 4 * n, 4, false);
-    clear(&y), keep(&y);
-    fill(s, table.from, readable, PE_F32, trial.values);
-    for (size_t c = 0; c < n; c++) memcpy(in_image(&y, y.from) + 4 * c, table.from + 4 * (index[c] - least), 4);
-    struct pe_pick job = {(const float *)(void *)table.from, index, least, (float *)(void *)y.from, n};
-    tried++;
-    kernels->pick(&job);
-    compare(&y, PE_F32, "the result");
-}
-
-static void try_pick_columns(const struct pe_kernels *kernels, struct source *s) {
+static void try_pick(const struct pe_kernels *kernels, bool by_columns, struct source *s) {
     static int32_t indices[2 * MOST_PICKED];
-    trial.kernel = "pick_columns";
-    size_t columns = trial.pairs, rows = PE_BLOCK * (1 + draw(s, 3));
-    draw_index(s, indices, rows + columns, false);
-    const int32_t *index = indices + columns - 1; /* of row 0 and column 0 */
-    size_t readable = rows - 1 + PE_BLOCK, step = readable + trial.padding;
-    struct rows table = lay_out(0, 1, 4 * ((columns - 1) * step + readable), 4, false);
+    trial.kernel = by_columns ? "pick_columns" : "pick";
+    size_t columns = trial.pairs, rows = by_columns ? PE_BLOCK * (1 + draw(s, 3)) : 1 + draw(s, 9);
+    bool down = !by_columns && one_in(s, 2);
+    draw_index(s, indices, rows + columns, down);
+    const int32_t *index = indices + (by_columns ? columns : rows) - 1; /* of row 0 and column 0 */
+    int32_t low = indices[down ? rows + columns - 2 : 0], high = indices[down ? 0 : rows + columns - 2];
+    size_t spare = draw(s, 3), entries = (size_t)(high - low) + 1 + spare;
+    if (entries < PE_BLOCK) entries = PE_BLOCK;
+    trial.rows = by_columns ? columns : rows;
+    struct rows table = lay_out(0, trial.rows, 4 * entries, 4, false);
     trial.rows = rows;
     struct rows y = lay_out(1, rows, 4 * columns, 4, false);
-    clear(&y);
+    clear(&y), clear(&table);
     fill(s, table.from, table.bytes / 4, PE_F32, trial.values), fill(s, y.from, y.bytes / 4, PE_F32, trial.values);
     keep(&y);
     for (size_t r = 0; r < rows; r++)
         for (size_t c = 0; c < columns; c++) {
-            ptrdiff_t at = (ptrdiff_t)(c * step) + index[(ptrdiff_t)r - (ptrdiff_t)c] - index[-(ptrdiff_t)c];
-            char *sum = in_image(&y, y.first) + (ptrdiff_t)r * y.step + (ptrdiff_t)(4 * c);
-            float a = widen(sum, PE_F32), b = widen(table.from + 4 * at, PE_F32);
-            store_bits(sum, 4, narrow(a + b, PE_F32));
+            ptrdiff_t row = (ptrdiff_t)(by_columns ? c : r), apart = (ptrdiff_t)c - (ptrdiff_t)r;
+            const char *entry = table.first + row * table.step + 4 * (index[by_columns ? -apart : apart] - low);
+            char *to = in_image(&y, y.first) + (ptrdiff_t)r * y.step + (ptrdiff_t)(4 * c);
+            float sum = widen(to, PE_F32) + widen(entry, PE_F32);
+            store_bits(to, 4, by_columns ? narrow(sum, PE_F32) : load_bits(entry, 4));
         }
-    struct pe_pick_columns job = {.table = (const float *)(void *)table.from,
-                                  .table_step = (ptrdiff_t)step,
-                                  .index = index,
-                                  .y = (float *)(void *)y.first,
-                                  .y_step = y.step / 4,
-                                  .rows = rows,
-                                  .columns = columns};
+    struct pe_pick job = {.table = (const float *)(void *)table.first,
+                          .table_step = table.step / 4,
+                          .entries = entries,
+                          .least = low,
+                          .index = index,
+                          .y = (float *)(void *)y.first,
+                          .y_step = y.step / 4,
+                          .rows = rows,
+                          .columns = columns};
     tried++;
-    kernels->pick_columns(&job);
+    (by_columns ? kernels->pick_columns : kernels->pick)(&job);
     compare(&y, PE_F32, "the result");
 }
 
@@ -127,10 +116,9 @@ static void try_relative(const struct pe_kernels *kernels, struct source *s) {
         trial.place = (enum place)(which % PLACES);
         trial.dtype = PE_F32, trial.values = (enum values)draw(s, VALUES);
         draw_layout(s, 4);
-        trial.rows = 1, trial.backwards = false;
         trial.pairs = PE_BLOCK * (1 + draw(s, MOST_PICKED / PE_BLOCK - 2));
-        try_pick(kernels, s);
-        try_pick_columns(kernels, s);
+        try_pick(kernels, false, s);
+        try_pick(kernels, true, s);
         try_transpose(kernels, s);
     }
     for (unsigned which = 0; which < 2 * PLACES * (most_pairs + 1); which++) {
@@ -150,11 +138,12 @@ static uint64_t hash_relative(const struct pe_kernels *kernels) {
     for (size_t n = PE_BLOCK; n <= 64; n += PE_BLOCK) {
         float *table = (float *)(void *)memory[0].begin, *y = (float *)(void *)memory[1].begin;
         fill(&s, table, 64 * 64, PE_F32, UNIT), fill(&s, y, 64 * 64, PE_F32, UNIT);
+        draw_index(&s, indices, 32 + n, true);
+        struct pe_pick job = {table, 64, 4096, indices[30 + n] - 3, indices + 31, y, 64, 32, n};
+        kernels->pick(&job);
         draw_index(&s, indices, 32 + n, false);
-        struct pe_pick row = {table, indices, indices[0], y, n};
-        kernels->pick(&row);
-        struct pe_pick_columns columns = {table, 64, indices + n - 1, y, 64, 32, n};
-        kernels->pick_columns(&columns);
+        job.least = indices[0] - 5, job.index = indices + n - 1;
+        kernels->pick_columns(&job);
         struct pe_weigh_f32 narrow_job = {y, table, table + 512, 3, 64, 50, n - 9};
         kernels->weigh_f32(&narrow_job);
         hash = hash_elements(hash, y, 64 * 64, PE_F32);

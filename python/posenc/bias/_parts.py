@@ -27,7 +27,9 @@ def add_bias(scores: Any, out: Any, where: Any, mask: Any, term: Any, nbytes: in
     def part(start: int, stop: int) -> None:
         piece = None if source is None else cut(source, axis, start, stop)
         result = piece if y is scores else cut(target, axis, start, stop)
-        place, own = cut_where(where, letter, start, stop), cut_term(term, letter, start, stop)
+        place = cut_where(where, letter, start, stop)
+        relative = term is not None and len(term) == 6
+        own = cut_relative(term, axis, start, stop) if relative else cut_term(term, letter, start, stop)
         _core.add_bias(piece, result, place, mask, own, runtime.NEVER, stream)
 
     slices.run(part)
@@ -77,6 +79,24 @@ def cut_term(term: Any, letter: str, start: int, stop: int) -> Any:
     if letter == "q" and index.ndim == 2:
         index = index[start:stop]
     return table, roles, index, low, scale
+
+
+def cut_relative(term: Any, axis: int, start: int, stop: int) -> Any:
+    """Return the term of a part along an axis, counted from the end, of a bias that content decides.
+
+    Its arrays fit the scores by broadcasting. Queries are cut in those that have a row for each of them: the first, and
+    the second of a projection.
+    """
+    *arrays, fourth, scale, kind = term
+    cuts: list[Any] = list(arrays)
+    for i in range(2 if kind == "d" else 3):
+        array = arrays[i]
+        if array is None or (axis == -2 and i >= (1 if kind == "d" else 2)):
+            continue
+        array = sliceable(array)
+        if array.ndim >= -axis and array.shape[axis] != 1:
+            cuts[i] = cut(array, axis, start, stop)
+    return *cuts, fourth, scale, kind
 
 
 def batch_rows(*arrays: Any) -> int | None:
