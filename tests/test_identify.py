@@ -33,6 +33,8 @@ EXACT = [
     Rope(256, layout="half", base=1e6, scaling=scaling.Proportional(0.25)),
     Rope(64, layout="half", scaling=scaling.DynamicNTK(4.0, 2048)),
     Rope(64, layout="half", scaling=scaling.DynamicLinear(2048)),
+    Rope(63, layout="half"),
+    Rope(81, layout="interleaved", base=500000.0, precision="float32"),
     axes.mrope(128, [16, 24, 24], layout="half", base=1e6),
     axes.mrope(128, [24, 20, 20], layout="half", base=5e6, order="interleaved"),
     axes.mrope(128, [22, 22, 20], layout="interleaved", base=5e5, order="hw_then_t"),

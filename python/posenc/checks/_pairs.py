@@ -141,6 +141,8 @@ def lay_out(found: Structure, head_dim: int) -> Layout | None:
     """Return where the pairs lie, or None where no rule is known."""
     if not found.inputs:
         return None
+    if head_dim % 2 and len(found.lone) == 1:
+        return _odd(found, head_dim)
     touched = sorted(
         {e for pair in (*found.inputs, *found.outputs) for e in pair} | {e for m in found.moved for e in m}
     )
@@ -160,6 +162,16 @@ def lay_out(found: Structure, head_dim: int) -> Layout | None:
                 index = {pair: i for i, pair in enumerate(ins)}
                 return Layout(name, start, width, (), tuple(index[pair] for pair in found.inputs))
     return _blocks(found)
+
+
+def _odd(found: Structure, head_dim: int) -> Layout | None:
+    """Return the layout of a whole odd head: one wider, and the pair that would have the last element is not whole."""
+    for name in ("half", "interleaved", "interleaved_to_half"):
+        ins, outs = members(name, 0, head_dim + 1)
+        whole = [i for i, pair in enumerate(zip(ins, outs, strict=True)) if head_dim not in {*pair[0], *pair[1]}]
+        if found.inputs == tuple(ins[i] for i in whole) and found.outputs == tuple(outs[i] for i in whole):
+            return Layout(name, 0, head_dim + 1, (), tuple(whole))
+    return None
 
 
 def _starts(pairs: tuple[Pair, ...], half: int, head_dim: int) -> list[int]:

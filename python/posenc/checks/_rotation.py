@@ -168,6 +168,8 @@ def _measure(
             found.uncertainty,
         )
         consistent = consistent and found.consistent
+        if layout.rotary_dim > probes.head_dim and 2 < pairs == len(index) + 1:
+            _continue(theta[axis], uncertainty[axis], index)
     moving = np.abs(theta) > np.maximum(8 * uncertainty, 1e-9 * np.max(np.abs(theta), initial=0.0))
     if probes.axes == 1:
         return Measured(theta[0], uncertainty[0], start[0], None, consistent, False)
@@ -176,6 +178,15 @@ def _measure(
     return Measured(
         theta[pick], uncertainty[pick], start[pick], axis_of, consistent, bool((moving.sum(axis=0) > 1).any())
     )
+
+
+def _continue(theta: Floats, uncertainty: Floats, known: list[int]) -> None:
+    """Set the frequency of an odd head's last pair as the two before it say; reproducing the function then decides."""
+    missing = next(i for i in range(len(theta)) if i not in known)
+    if missing >= 2 and theta[missing - 2] != 0:
+        ratio = theta[missing - 1] / theta[missing - 2]
+        theta[missing] = theta[missing - 1] * ratio
+        uncertainty[missing] = 2 * uncertainty[missing - 1] + uncertainty[missing - 2] * abs(ratio)
 
 
 def _of_pairs(probes: Probes, structure: _pairs.Structure, layout: _pairs.Layout, stable: bool) -> Identification:

@@ -66,7 +66,7 @@ def fit(theta: Floats, uncertainty: Floats, width: int) -> list[Fit]:
     """
     found = []
     for name, base, scaling, note in _candidates(theta, uncertainty, width):
-        made = frequencies(base, scaling, width)
+        made = frequencies(base, scaling, width) if base > 1 else None  # slower pairs come later, in every convention
         if made is not None:
             gap = np.abs(made - theta)
             error = float(np.max(gap / (_ROUNDING * theta + 2 * uncertainty + 1e-14)))

@@ -9,6 +9,7 @@ import numpy as np
 
 from posenc import _parameters as check
 from posenc.checks import _units
+from posenc.checks._between import explain_alone, rope_between
 from posenc.checks._calling import as_float64, dtype_name
 from posenc.checks._faults import Finding
 from posenc.checks._judging import Verdict, judge
@@ -101,14 +102,16 @@ def explain_mismatch(
     Parameters
     ----------
     actual, expected : array or tensor
-        Of "rotation": rotated x of shape (..., seq, head_dim); `expected` may be left out. Of "rotary_table": (cos,
-        sin), each (seq, rotary_dim/2). Of "bias": (heads, query_len, key_len). Of "table": (seq, dim).
+        Of "rotation": rotated x of shape (..., seq, head_dim); with `rope` and `x`, `expected` may be left out. Of
+        "rotary_table": (cos, sin), each (seq, rotary_dim/2). Of "bias": (heads, query_len, key_len). Of "table":
+        (seq, dim).
     kind : {"rotation", "rotary_table", "bias", "table"}, optional
-        Default: "rotation" with `rope`, "rotary_table" for a tuple.
+        Default: "rotary_table" for a tuple, else "rotation".
     x : array or tensor, optional
-        Of a rotation: what was rotated. Default: `expected`, un-rotated.
+        Of a rotation: what was rotated. Default: `expected`, un-rotated by `rope`.
     rope : Rope, optional
-        Of rotations and their tables: what should be; needed.
+        What should be; needed for a rotary table. Default for a rotation: the one that makes `expected` of `x`.
+        Without both, only what two tensors show by themselves is found: another order of elements, a factor, rounding.
     positions : array_like, optional
         As in `Rope.__call__`. Default: 0, 1, ..
     seq_len : int, optional
@@ -133,17 +136,31 @@ def explain_mismatch(
     offset: positions +3 (residual ...)
     """
     if kind is None:
-        if rope is None and not isinstance(actual, tuple):
-            raise TypeError('kind must be given ("bias" or "table"), or rope for a rotation')
         kind = "rotary_table" if isinstance(actual, tuple) else "rotation"
     kind = check.choice("kind", kind, ("rotation", "rotary_table", "bias", "table"))
     if kind in ("bias", "table"):
         return _of_arrays(kind, actual, expected, positions)
+    if kind == "rotation" and rope is None:
+        if expected is None:
+            raise TypeError("a rotation needs rope, or expected")
+        if x is None:
+            return _of_arrays(kind, actual, expected, positions)
+        rope = _found(x, expected, positions)
     if not isinstance(rope, Rope):
         raise TypeError(f"rope must be a posenc.Rope for a {kind}, got {check.shown(rope)}")
     if kind == "rotary_table":
         return _of_tables(actual, expected, rope, positions, seq_len)
     return _of_rotation(actual, expected, x, rope, positions, seq_len)
+
+
+def _found(x: Any, expected: Any, positions: Any) -> Rope:
+    """Return the Rope that makes `expected` of x."""
+    wide = as_float64(x)
+    where = np.arange(wide.shape[-2], dtype=np.float64) if positions is None else as_float64(np.asarray(positions))
+    rope = rope_between(wide, as_float64(expected), where)
+    if rope is None:
+        raise TypeError("rope must be given: expected is no rotation of x that can be recognised at these positions")
+    return rope
 
 
 def _of_rotation(actual: Any, expected: Any, x: Any, rope: Rope, positions: Any, seq_len: int | None) -> Mismatch:
@@ -187,13 +204,15 @@ def _part(sample: Sample, actual: Floats) -> tuple[Sample, Floats]:
 
 
 def _of_arrays(kind: str, actual: Any, expected: Any, positions: Any) -> Mismatch:
-    """Biases and sinusoidal tables, which are compared with each other and need no Rope."""
+    """What is compared with each other and needs no Rope."""
     if expected is None:
         raise TypeError(f"expected must be given for a {kind}")
     if kind == "bias":
         from posenc.checks._bias_mismatch import explain_bias
 
         ok, finding, off = explain_bias(actual, expected)
+    elif kind == "rotation":
+        ok, finding, off = explain_alone(as_float64(actual), as_float64(expected))
     else:
         from posenc.checks._table import explain_table
 
