@@ -22,6 +22,11 @@ def test_every_claim_of_the_demo_holds() -> None:
         assert 0 < error["exact"] < 3.1e-8  # half a unit in the last place of float32
         assert error["float32"] > 1e-8 * positions  # what the recipe costs; a check that can see an error
     assert set(measured["time_us"]) == {"45", "4096"}
+    for verb, error, allocated in (("add", 1e-6, 1024), ("bias", 1e-6, 4096)):
+        assert measured[verb]["same_pointers"]
+        assert measured[verb]["changed"]
+        assert measured[verb]["peak_bytes_allocated"] < allocated < measured[verb]["bytes"]
+        assert 0 < measured[verb]["difference"] < error
 
 
 def test_command_prints_one_screen() -> None:
@@ -51,6 +56,17 @@ def test_a_copy_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = demo.measure_in_place(demo.Rope(64, layout="half"), demo.load())
     assert not measured["same_pointers"]
     assert measured["peak_bytes_allocated"] > measured["bytes"]
+
+
+@pytest.mark.parametrize("verb", ["in_place", "add", "bias"])
+def test_a_copy_is_a_bad_verdict(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = demo.run()
+    measured[verb]["same_pointers"] = False
+    monkeypatch.setattr(demo, "run", lambda: measured)
+    assert cli.main(["demo"]) == 1
+    assert capsys.readouterr().out
 
 
 def test_runtime_command(capsys: pytest.CaptureFixture[str]) -> None:

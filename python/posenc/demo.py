@@ -1,4 +1,4 @@
-"""`posenc demo`: rotate the queries and keys of a real model where they lie, and measure every claim."""
+"""`posenc demo`: the three verbs over a real model's queries and keys where they lie, and every claim measured."""
 
 import timeit
 import tracemalloc
@@ -11,6 +11,8 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from posenc.additive import add_sinusoidal
+from posenc.bias import add_alibi, alibi_slopes
 from posenc.rotary import Rope
 from posenc.tables import rotary_table
 
@@ -60,6 +62,8 @@ def run() -> dict[str, Any]:
         },
         "convention": repr(trained),
         "in_place": measure_in_place(trained, real),
+        "add": measure_add(real),
+        "bias": measure_bias(trained, real),
         "reference": {
             name: max(
                 largest(r(real.q) - real.q_reference),
@@ -79,22 +83,64 @@ def largest(x: npt.NDArray[Any]) -> float:
     return float(np.abs(x).max())
 
 
-def measure_in_place(rope: Rope, real: Activations) -> dict[str, Any]:
-    """Rotate copies in place: the same memory before and after, and what was allocated in between."""
-    q, k = real.q.copy(), real.k.copy()
-    before = q.ctypes.data, k.ctypes.data
-    rope(q, k, out=(q, k))  # warm
-    q[:], k[:] = real.q, real.k
+def write_over(call: Callable[..., Any], *originals: Floats) -> tuple[dict[str, Any], tuple[Floats, ...]]:
+    """Let `call` write over copies; return where the results lie and what was allocated, and the results."""
+    arrays = tuple(x.copy() for x in originals)
+    before = [x.ctypes.data for x in arrays]
+    call(*arrays)  # warm
+    for x, original in zip(arrays, originals, strict=True):
+        x[...] = original
     tracemalloc.start()
-    q2, k2 = rope(q, k, out=(q, k))
+    results = call(*arrays)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    return {
-        "bytes": q.nbytes + k.nbytes,
-        "same_pointers": (q2.ctypes.data, k2.ctypes.data) == before and q2 is q and k2 is k,
-        "changed": not np.array_equal(q, real.q),
+    results = results if isinstance(results, tuple) else (results,)
+    place = {
+        "bytes": sum(x.nbytes for x in arrays),
+        "same_pointers": [y.ctypes.data for y in results] == before
+        and all(y is x for x, y in zip(arrays, results, strict=True)),
+        "changed": not any(map(np.array_equal, arrays, originals)),
         "peak_bytes_allocated": peak,
     }
+    return place, results
+
+
+def measure_in_place(rope: Rope, real: Activations) -> dict[str, Any]:
+    """Rotate queries and keys in place."""
+    return write_over(lambda q, k: rope(q, k, out=(q, k)), real.q, real.k)[0]
+
+
+def measure_add(real: Activations) -> dict[str, Any]:
+    """Add sinusoidal rows to the tokens in place, and compare with the formula in float64 and plain NumPy."""
+    heads, tokens, dim = real.q.shape[1:]
+    x = np.ascontiguousarray(real.q[0].transpose(1, 0, 2)).reshape(1, tokens, heads * dim)
+    place, (y,) = write_over(lambda x: add_sinusoidal(x, out=x), x)
+    angles = np.arange(tokens)[:, None] / 10000.0 ** (np.arange(0, heads * dim, 2) / (heads * dim))
+    rows = np.stack([np.sin(angles), np.cos(angles)], -1).reshape(tokens, -1)
+    return {**place, "shape": list(x.shape), "difference": largest(y - (x + rows))}
+
+
+def measure_bias(rope: Rope, real: Activations) -> dict[str, Any]:
+    """Add ALiBi and a causal mask to the real scores in place, and compare the attention with one of plain NumPy."""
+    q, k = rope(real.q, real.k)
+    heads, tokens, dim = q.shape[1:]
+    scores = np.matmul(q, np.repeat(k, heads // k.shape[1], 1).swapaxes(2, 3)) / np.float32(np.sqrt(dim))
+    slopes = alibi_slopes(heads)
+    place, (biased,) = write_over(lambda scores: add_alibi(scores, slopes, causal=True, out=scores), scores)
+    distance = np.arange(tokens)[:, None] - np.arange(tokens)
+    expected = np.where(distance >= 0, scores - slopes[:, None, None] * distance, -np.inf)
+    return {
+        **place,
+        "shape": list(scores.shape),
+        "slopes": [float(slopes[0]), float(slopes[-1])],
+        "difference": largest(attention(biased.astype(np.float64)) - attention(expected)),
+    }
+
+
+def attention(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the softmax of the scores over the keys."""
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return cast("npt.NDArray[np.float64]", weights / weights.sum(-1, keepdims=True))
 
 
 def measure_relative(rope: Rope, real: Activations) -> float:
@@ -166,6 +212,7 @@ def best(call: Callable[[], object]) -> float:
 def show(measured: dict[str, Any]) -> str:
     """Return the measurements as one screen of text."""
     a, place, times = measured["activations"], measured["in_place"], measured["time_us"]
+    add, bias = measured["add"], measured["bias"]
     lines = [
         f"{a['model']}, layer {a['layer']}: real queries {tuple(a['q'])} and keys {tuple(a['k'])}, float32",
         f'  "{a["sentence"][:74]}..."',
@@ -178,6 +225,10 @@ def show(measured: dict[str, Any]) -> str:
         f'with precision="float32", {measured["reference"]["exact"]:.1e} with "exact"',
         f"relative        R_i R_j^T = R_(i-j) holds within {measured['relative']:.1e} of |q||k|, all pairs of tokens",
         f"norms           kept within {measured['norms']:.1e}",
+        f"add             sinusoidal rows onto {tuple(add['shape'])} in place: allocated "
+        f"{add['peak_bytes_allocated']:,} bytes, {add['difference']:.1e} from the formula",
+        f"bias            ALiBi and causal mask onto scores {tuple(bias['shape'])} in place: allocated "
+        f"{bias['peak_bytes_allocated']:,} bytes, attention {bias['difference']:.1e} off",
         "",
         "error of cos and sin against extended precision, positions below",
         "                     exact    float32 recipe of most model code",
