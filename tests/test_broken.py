@@ -93,6 +93,14 @@ def test_check_rope_refuses_it(case: Broken) -> None:
     assert found.diagnosis is not None
 
 
+def test_not_a_number_fails() -> None:
+    """Positions of float16 have none above 65504, and the result is NaN there."""
+    case = next(case for case in BROKEN if case.name == "positions_in_float16")
+    report = checks.check_rope(made(case), wanted(case))
+    for name in ("rope_matches", "isometry", "relative", "inverse"):
+        assert not report[name].ok
+
+
 def test_the_right_one_is_right() -> None:
     """The same code without a mistake: nothing is found."""
     rope = posenc.Rope(HEAD, layout="half")

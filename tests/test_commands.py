@@ -71,6 +71,21 @@ def test_check_by_config(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     assert "layout: interleaved, expected half" in out
 
 
+def attention(rate: float) -> np.ndarray:
+    distance = np.arange(48)[:, None] - np.arange(48)
+    weights = np.where(distance >= 0, np.exp(-rate * distance), 0.0)
+    return (weights / weights.sum(axis=-1, keepdims=True)).astype(np.float32)
+
+
+def test_check_of_an_attention_map(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for rate, wanted in ((0.1, 0), (0.0, 1)):
+        np.save(tmp_path / "attention.npy", attention(rate))
+        code, out, _ = run(capsys, "check", str(tmp_path / "attention.npy"))
+        assert (code, out.startswith("attention by distance")) == (wanted, True)
+    code, out, _ = run(capsys, "check", str(tmp_path / "attention.npy"), "--json")
+    assert (code, json.loads(out)["ok"]) == (1, False)
+
+
 @pytest.mark.usefixtures("subjects")
 def test_identify(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "identify", "subjects_of_commands:right", "--head-dim", "32")

@@ -61,6 +61,35 @@ def test_it_comes_back(rope: Any) -> None:
     assert found.name in str(found)
 
 
+@pytest.mark.parametrize(
+    ("sections", "order"),
+    [((16, 24, 24), "chunked"), ((24, 20, 20), "interleaved"), ((22, 22, 20), "hw_then_t"), ((24, 20, 20, 0), None)],
+)
+def test_sections_and_their_order(sections: tuple[int, ...], order: str | None) -> None:
+    rope = axes.mrope(128, sections, layout="half", order=order or "interleaved_ggml")
+    found = identify(called(rope), 128, axes=rope.axes)
+    assert found.rope == rope
+    if order:
+        assert (found.facts["sections"], found.facts["axes_order"]) == (sections, order)
+    else:
+        assert found.facts["axes_order"] == "interleaved_ggml"
+
+
+def test_what_the_function_is_given() -> None:
+    """Contiguous arrays of its own, which it may write into."""
+    rope = Rope(32, layout="half")
+
+    def fn(x: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        assert x.flags.c_contiguous
+        assert x.flags.writeable
+        assert (x.dtype, positions.dtype) == (np.float32, np.int64)
+        rope(x, positions=positions, out=x)
+        positions[:] = -1
+        return x
+
+    assert identify(fn, 32).rope == rope
+
+
 #: what is the same under another name -> the words that say so
 SAME = [
     (Rope(128, layout="half", scaling=scaling.NTK(1000.0)), "the same as base 10000 with scaling NTK(1000)"),

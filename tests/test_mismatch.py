@@ -9,6 +9,7 @@ import pytest
 
 import posenc
 from posenc.checks import explain_mismatch
+from posenc.checks._units import units
 
 Rope = posenc.Rope
 ROPE = Rope(64, layout="half")
@@ -95,6 +96,40 @@ def test_noise_is_unknown_with_the_nearest() -> None:
     assert found.runner_up is not None
     assert "nearest" in str(found)
     assert found.to_dict()["fault"] == "unknown"
+
+
+@pytest.mark.parametrize(("kind", "step"), [(np.float32, 2.0**-23), (np.float16, 2.0**-10), (np.float64, 2.0**-52)])
+def test_units_of_the_last_place(kind: Any, step: float) -> None:
+    one = np.ones(5, kind)
+    assert units(one * kind(1 + 3 * step), one.astype(np.float64)).tolist() == [3.0] * 5
+    assert units(np.array([0, 2, np.nan], kind), np.array([0, 2, np.nan])).tolist() == [0, 0, 0]
+    assert units(np.array([np.nan], kind), np.array([1.0]))[0] == np.inf
+
+
+def test_what_is_only_somewhat_nearer_is_no_explanation() -> None:
+    """ggml's angles, multiplied up in float32: no recipe here, and no fault is made of it."""
+    angle, far = np.arange(100_000, 100_040).astype(np.float32), []
+    ratio = np.float32(10000.0 ** (-2 / 64))
+    for _ in range(32):
+        far.append(angle)
+        angle = angle * ratio
+    cos, sin = (f(np.stack(far, -1).astype(np.float64)) for f in (np.cos, np.sin))
+    found = explain_mismatch(
+        posenc.apply_rotary_emb(X, cos.astype(np.float32), sin.astype(np.float32), layout="half"),
+        x=X, rope=ROPE, positions=np.arange(100_000, 100_040),
+    )  # fmt: skip
+    assert found.residual > 1e-4
+    assert found.fault in ("unknown", "none"), str(found)
+
+
+def test_half_of_an_explanation_is_none() -> None:
+    """A factor explains a half of the difference, float32's allowance at these positions would hide the other."""
+    where = np.arange(100_000, 100_040)
+    near = Rope(64, layout="half", inv_freq=ROPE.inv_freq * (1 + 2e-8 * np.sin(np.arange(32))))
+    found = explain_mismatch(1.002 * near(X, positions=where), x=X, rope=ROPE, positions=where)
+    assert found.fault == "unknown", str(found)
+    assert found.runner_up is not None
+    assert found.runner_up.fault == "attention_factor"
 
 
 def test_two_faults_at_once_are_not_named_after_one() -> None:

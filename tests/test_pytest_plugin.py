@@ -111,6 +111,18 @@ def test_each_assert_can_fail(name: str, wrong: Any) -> None:
         check(wrong, ROPE)
 
 
+def test_attention_decays() -> None:
+    distance = np.arange(48)[:, None] - np.arange(48)
+    for rate in (0.1, 0.0):
+        weights = np.where(distance >= 0, np.exp(-rate * distance), 0.0)
+        weights /= weights.sum(axis=-1, keepdims=True)
+        if rate:
+            testing.assert_attention_decays(weights)
+        else:
+            with pytest.raises(AssertionError, match="flat"):
+                testing.assert_attention_decays(weights)
+
+
 def test_what_needs_no_rope_takes_a_head_dim() -> None:
     testing.assert_isometry(right, 32)
     testing.assert_relative(right, 32)
