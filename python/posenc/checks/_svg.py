@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
     from posenc.checks.attention import AttentionReport
 
-#: blue, vermilion and grey of Okabe and Ito, which all eyes tell apart
-COLOURS = ("#0072b2", "#d55e00", "#767676")
+#: blue, vermilion and green of Okabe and Ito, which all eyes tell apart; grey for what is compared with
+COLOURS, GREY, EVEN = ("#0072b2", "#d55e00", "#009e73"), "#767676", "even attention"
+#: distances that a smaller share of the rows see are noise
+FEWEST_ROWS = 0.05
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _EDGE = 560, 240, 64, 44, 14
 _MOST_POINTS = 300
 
@@ -31,7 +33,7 @@ def curves_svg(curves: list[tuple[str, Floats, Floats]], x_label: str, y_label: 
     x_range, y_range = _range(xs), _range(ys)
     parts = [_axis(x_range, y_range, x_label, y_label)]
     for i, (name, x, y) in enumerate(kept):
-        colour = COLOURS[i % len(COLOURS)]
+        colour = GREY if name == EVEN else COLOURS[i % len(COLOURS)]
         points = " ".join(f"{_x(a, x_range):.1f},{_y(b, y_range):.1f}" for a, b in zip(x, y, strict=True))
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
         at = _EDGE + 14 + 16 * i
@@ -45,13 +47,14 @@ def curves_svg(curves: list[tuple[str, Floats, Floats]], x_label: str, y_label: 
 
 
 def attention_svg(report: AttentionReport) -> str:
-    """Return weight by distance, relative to even attention."""
+    """Return weight by distance, relative to even attention; distances that few rows see are left out."""
     sides = [("past", report.past)] + ([("future", report.future)] if report.future else [])
-    curves: list[tuple[str, Floats, Floats]] = [
-        (name, side.distances.astype(np.float64) + 1, side.relative) for name, side in sides
-    ]
-    longest = max(side.distances[-1] + 1.0 for _, side in sides if len(side.distances))
-    curves.append(("even attention", np.array([1.0, longest]), np.ones(2)))
+    curves: list[tuple[str, Floats, Floats]] = []
+    for name, side in sides:
+        often = side.counts >= FEWEST_ROWS * side.counts.max(initial=0.0)
+        curves.append((name, side.distances[often] + 1.0, side.relative[often]))
+    longest = max(float(x.max(initial=1.0)) for _, x, _ in curves)
+    curves.append((EVEN, np.array([1.0, max(longest, 2.0)]), np.ones(2)))
     return curves_svg(curves, "distance + 1 (tokens)", "weight, even attention = 1")
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from posenc.checks._svg import FEWEST_ROWS
 from posenc.plot._axes import COLOURS, GREY, axes_for, finish, style, tokens
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from posenc.checks.attention import AttentionReport
 
 _MOST_HEADS = 400  # thin lines beyond which more would only be ink
-_FEWEST_ROWS = 0.02  # distances that fewer of the rows see are noise, and left out of the view
 
 
 def attention_by_distance(
@@ -56,7 +56,7 @@ def attention_by_distance(
     ax.axhline(1, color=COLOURS[-1], linewidth=0.8, linestyle=(0, (3, 2)), label="even attention")
     ax.set_xscale("log")
     ax.set_yscale("log")
-    often = x[past.counts >= _FEWEST_ROWS * past.counts.max(initial=0)]
+    often = x[past.counts >= FEWEST_ROWS * past.counts.max(initial=0)]
     ax.set_xlim(1, often[-1] if len(often) > 1 else 2)
     _limit(ax, past.relative)
     tokens(ax)
