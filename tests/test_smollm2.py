@@ -261,3 +261,25 @@ def test_rotation_of_shipped_activations_meets_their_reference(shipped: Arrays, 
         pair = np.abs(x) + np.abs(np.roll(x, head_dim // 2, axis=-1))
         difference = np.abs(rotated - shipped[f"{name}_rotated"])
         assert np.all(difference <= units * 2.0**-24 * pair)
+
+
+@pytest.mark.slow
+def test_attention_decays_by_one_power_law_at_every_length(model: smollm2.Model) -> None:
+    """270 heads: half of the text gives the same exponent within a tenth. Locality grows with the length, as it must."""
+    from posenc.checks import position_sanity_check
+
+    tokenizer = smollm2.load_tokenizer()
+    text = resources.files("posenc").joinpath("demo.py").read_text(encoding="utf-8")
+    ids = torch.tensor([tokenizer(text)["input_ids"][:192]])
+    with torch.no_grad():
+        attention = model(ids, output_attentions=True, use_cache=False).attentions
+    whole = position_sanity_check(attention)
+    part = position_sanity_check(tuple(layer[..., :96, :96] for layer in attention))
+    for report in (whole, part):
+        assert report
+        assert report.causal
+        assert report.overall.law == "power"
+        assert any("set apart as sinks" in note for note in report.notes)
+    assert part.overall.power.rate == pytest.approx(whole.overall.power.rate, rel=0.1)
+    assert part.overall.locality == pytest.approx(whole.overall.locality, abs=0.1)
+    assert sum(head.verdict == "decays" for head in whole.heads) > 100

