@@ -265,7 +265,7 @@ def test_rotation_of_shipped_activations_meets_their_reference(shipped: Arrays, 
 
 @pytest.mark.slow
 def test_attention_decays_by_one_power_law_at_every_length(model: smollm2.Model) -> None:
-    """270 heads: half of the text gives the same exponent within a tenth. Locality grows with the length, as it must."""
+    """270 heads: half of the text gives the same exponent within a tenth; locality grows with the length."""
     from posenc.checks import position_sanity_check
 
     tokenizer = smollm2.load_tokenizer()

@@ -54,3 +54,13 @@ def tokens(ax: Axes, *, axis: str = "x") -> None:
     which = ax.xaxis if axis == "x" else ax.yaxis
     which.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
     which.set_minor_formatter(NullFormatter())
+
+
+def plain_numbers(ax: Axes) -> None:
+    """Write ticks of a logarithmic y axis as plain numbers: powers of ten, and 2 and 5 times these where they are few."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = ax.get_ylim()
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 200 * low else (1.0,)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from posenc.checks._svg import FEWEST_ROWS
-from posenc.plot._axes import COLOURS, GREY, axes_for, finish, style, tokens
+from posenc.plot._axes import COLOURS, GREY, axes_for, finish, plain_numbers, style, tokens
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from posenc.checks.attention import AttentionReport
 
+_EVERY_TICK = 12  # heads and layers up to which each has its number
 _MOST_HEADS = 400  # thin lines beyond which more would only be ink
 
 
@@ -60,6 +61,7 @@ def attention_by_distance(
     ax.set_xlim(1, often[-1] if len(often) > 1 else 2)
     _limit(ax, past.relative)
     tokens(ax)
+    plain_numbers(ax)
     title = f"Attention by distance: {overall.verdict}, locality {overall.locality:+.2f}"
     return finish(ax, title, "distance + 1 (tokens)", "weight, relative to even attention")
 
@@ -77,7 +79,7 @@ def attention_heads(report: AttentionReport, *, ax: Axes | None = None) -> Axes:
     -------
     Axes
     """
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import FixedLocator, MaxNLocator
 
     labels = [head.head for head in report.heads]
     rows = sorted({label[:-1] for label in labels})
@@ -95,8 +97,8 @@ def attention_heads(report: AttentionReport, *, ax: Axes | None = None) -> Axes:
     bar.outline.set_visible(False)
     count = sum(head.verdict == "decays" for head in report.heads)
     title = f"{count} of {len(report.heads)} heads decay (crosses: not)"
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    for axis, n in ((ax.xaxis, columns), (ax.yaxis, len(rows))):
+        axis.set_major_locator(FixedLocator(range(n)) if n <= _EVERY_TICK else MaxNLocator(integer=True))
     ax = finish(ax, title, "head", "layer", legend=False, grid=False)
     ax.spines[:].set_visible(False)
     return ax
