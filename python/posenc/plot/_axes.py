@@ -57,7 +57,7 @@ def tokens(ax: Axes, *, axis: str = "x") -> None:
 
 
 def plain_numbers(ax: Axes) -> None:
-    """Write ticks of a logarithmic y axis as plain numbers: powers of ten, and 2 and 5 times these where they are few."""
+    """Write ticks of a logarithmic y axis as plain numbers: powers of ten, also 2 and 5 times these where few."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = ax.get_ylim()
