@@ -130,7 +130,8 @@ static int guard(pe_state *state, const struct pe_torch *torch, PyObject *object
     int truth = is_true(PyObject_GetAttr(object, state->requires_grad));
     if (truth == 0) truth = has_tangent(state, torch, object);
     if (truth < 0) return -1;
-    if (truth) return reject(name, "requires grad, which this call would not record; use posenc.torch, or pass its .detach()");
+    if (truth)
+        return reject(name, "requires grad, which this call would not record; use posenc.torch, or pass its .detach()");
     truth = is_true(PyObject_CallMethodObjArgs(object, state->is_neg, NULL));
     if (truth < 0) return -1;
     if (truth) return reject(name, "is a negated view, stored with the other sign; pass its .resolve_neg()");

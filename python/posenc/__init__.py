@@ -91,6 +91,7 @@ _LAZY = {
     "stateful",
     "table_forms",
     "testing",
+    "torch",
     "xpos",
 }
 

@@ -1,0 +1,26 @@
+"""posenc inside torch: autograd, modules, torch.compile, and models of transformers.
+
+Functions and modules that record gradients, whose forward and backward passes on the CPU are posenc's kernels. Tensors
+of other devices run torch's own operations with the same exact tables.
+
+>>> import torch, posenc.torch
+>>> rope = posenc.Rope(64, layout="half")
+>>> q = torch.randn(1, 8, 16, 64, requires_grad=True)
+>>> posenc.torch.rotate(rope, q).square().sum().backward()
+"""
+
+from posenc.torch._patch import Patch, Replacement, patch
+from posenc.torch._rotary import apply_rotary_emb, rotary_table, rotate, rotate_
+from posenc.torch._rotary_modules import MixedRotaryEmbedding, RotaryEmbedding
+
+__all__ = [
+    "MixedRotaryEmbedding",
+    "Patch",
+    "Replacement",
+    "RotaryEmbedding",
+    "apply_rotary_emb",
+    "patch",
+    "rotary_table",
+    "rotate",
+    "rotate_",
+]
