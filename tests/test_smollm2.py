@@ -283,3 +283,31 @@ def test_attention_decays_by_one_power_law_at_every_length(model: smollm2.Model)
     assert part.overall.power.rate == pytest.approx(whole.overall.power.rate, rel=0.1)
     assert part.overall.locality == pytest.approx(whole.overall.locality, abs=0.1)
     assert sum(head.verdict == "decays" for head in whole.heads) > 100
+
+
+def test_the_model_patched(model: smollm2.Model, input_ids: torch.Tensor, answers: Callable[[int], Answer]) -> None:
+    """posenc.torch.patch: the same logits, loss, gradients and tokens; and, taken back, the same bits as before."""
+    import posenc.torch
+
+    def step() -> tuple[float, torch.Tensor]:
+        weight = model.model.layers[0].self_attn.k_proj.weight
+        output = model(input_ids, labels=input_ids, use_cache=False)
+        return output.loss.item(), torch.autograd.grad(output.loss, weight)[0]
+
+    def generated() -> torch.Tensor:
+        return model.generate(input_ids, max_new_tokens=12, min_new_tokens=12, do_sample=False, pad_token_id=0)
+
+    logits, loss = answers(0)
+    _, gradient = step()
+    tokens = generated()
+    with posenc.torch.patch(model) as report:
+        assert [each.functions for each in report.replaced] == [("apply_rotary_pos_emb",)]
+        assert report.left == {}
+        new_logits, new_loss = run(model, input_ids)
+        assert 0 < largest_difference(new_logits, logits) <= LOGIT_NOISE
+        assert abs(new_loss - loss) <= LOSS_NOISE
+        trained_loss, new_gradient = step()
+        assert abs(trained_loss - loss) <= LOSS_NOISE
+        assert largest_difference(new_gradient, gradient) <= 1e-4 * float(gradient.abs().max())  # 7e-6 measured
+        assert torch.equal(generated(), tokens)
+    assert largest_difference(run(model, input_ids)[0], logits) == 0
