@@ -19,6 +19,8 @@ KINDS: dict[str, Callable[[], bias.Bias]] = {
     "alibi, key": lambda: bias.Alibi(bias.alibi_slopes(4), form="key"),
     "alibi, sides": lambda: bias.Alibi(bias.alibi_slopes(4), right_slopes=[1, 0, 3, 0.5]),
     "t5 encoder": lambda: bias.T5(TABLE, bidirectional=True, max_distance=12),
+    "kerple": lambda: bias.Kerple([1.0, 0.5, 2.0, 0.25], [0.5, 1.0, 2.0, 0.1]),
+    "kerple, power": lambda: bias.Kerple([1.0, 0.5, 2.0, 0.25], [0.5, 1.0, 2.0, 0.1], form="power"),
     "t5 decoder": lambda: bias.T5(TABLE.T, bidirectional=False, order="heads_buckets"),
 }
 

@@ -2,6 +2,7 @@
  *
  *     kind "d"   of_query or None, of_key or None, index, low           see pe_disentangled; index int32, (2, distances),
  *                                                                       the second row backwards
+ *     kinds "k" and "s" are the same under other names
  *     kind "p"   query, addend or None, rows, origin                    see pe_projected
  */
 #ifndef PE_RELATIVE_H
@@ -13,6 +14,7 @@ typedef struct {
     pe_array arrays[3];
     pe_view views[3]; /* with the axes of the scores */
     bool have[3];
+    char kind;
     pe_disentangled disentangled;
     pe_projected projected;
 } pe_relative_args;

@@ -15,8 +15,10 @@ void pe_relative_clear(pe_relative_args *r) {
 }
 
 static const char *name_of(const pe_relative_args *r, int i) {
-    static const char *const entries[] = {"c2p", "p2c", ""}, *const products[] = {"q", "v", "r"};
-    return r->projected.rows ? products[i] : entries[i];
+    static const char *const entries[] = {"c2p", "p2c"}, *const keys[] = {"of_query", "of_key"};
+    static const char *const products[] = {"q", "v", "r"};
+    if (r->kind == 'p') return products[i];
+    return r->kind == 's' ? "x" : r->kind == 'k' ? keys[i] : entries[i];
 }
 
 /* the wanted length of the second last axis, -1 for any */
@@ -83,7 +85,7 @@ static int check_index(pe_disentangled *d, ptrdiff_t n, ptrdiff_t entries) {
         down &= step == 0 || step == -1;
         up &= step == 0 || step == 1;
         if (entry >= 0 && entry < entries && entry == d->reversed[n - 1 - i]) continue;
-        PyErr_Format(PyExc_IndexError, "index %d is outside c2p and p2c, which have %zd entries", entry,
+        PyErr_Format(PyExc_IndexError, "index %d is outside the rows, which have %zd entries", entry,
                      (Py_ssize_t)entries);
         return -1;
     }
@@ -112,7 +114,6 @@ static int parse_entries(pe_state *state, PyObject *term, const pe_view *scores,
 static int parse_products(pe_state *state, PyObject *term, const pe_view *scores, const char *scores_name,
                           long long origin, double scale, pe_relative_args *r) {
     static const enum rows rows[] = {OF_QUERIES, OF_QUERIES_OR_ONE, OF_DISTANCES};
-    r->projected.rows = &r->views[2];
     for (int i = 0; i < 3; i++)
         if (parse_array(state, PyTuple_GetItem(term, i), scores, scores_name, rows[i], i, r) < 0) return -1;
     if (check_same_length(r, 0, 1) < 0 || check_same_length(r, 0, 2) < 0) return -1;
@@ -129,7 +130,11 @@ int pe_parse_relative(pe_state *state, PyObject *term, const pe_view *scores, co
     long long offset = PyLong_AsLongLong(PyTuple_GetItem(term, 3));
     double scale = PyFloat_AsDouble(PyTuple_GetItem(term, 4));
     if (PyErr_Occurred()) return -1;
-    if (PyUnicode_CompareWithASCIIString(PyTuple_GetItem(term, 5), "d") == 0) {
+    Py_ssize_t length = 0;
+    const char *kind = PyUnicode_AsUTF8AndSize(PyTuple_GetItem(term, 5), &length);
+    if (kind == NULL) return -1;
+    r->kind = kind[0];
+    if (r->kind != 'p') {
         bias->disentangled = &r->disentangled;
         return parse_entries(state, term, scores, scores_name, offset, scale, r);
     }
@@ -157,5 +162,5 @@ static int parse_sums(pe_state *state, PyObject *object, const pe_view *scores, 
 int pe_parse_relative_sums(pe_state *state, PyObject *first, PyObject *second, const pe_view *scores,
                            const pe_relative_args *r, pe_relative_sums *sums) {
     if (parse_sums(state, first, scores, OF_QUERIES, &sums->first) < 0) return -1;
-    return parse_sums(state, second, scores, r->projected.rows ? OF_DISTANCES : OF_KEYS, &sums->second);
+    return parse_sums(state, second, scores, r->kind == 'p' ? OF_DISTANCES : OF_KEYS, &sums->second);
 }

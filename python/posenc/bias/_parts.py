@@ -89,9 +89,9 @@ def cut_relative(term: Any, axis: int, start: int, stop: int) -> Any:
     """
     *arrays, fourth, scale, kind = term
     cuts: list[Any] = list(arrays)
-    for i in range(2 if kind == "d" else 3):
+    for i in range(3 if kind == "p" else 2):
         array = arrays[i]
-        if array is None or (axis == -2 and i >= (1 if kind == "d" else 2)):
+        if array is None or (axis == -2 and i >= (2 if kind == "p" else 1)):
             continue
         array = sliceable(array)
         if array.ndim >= -axis and array.shape[axis] != 1:

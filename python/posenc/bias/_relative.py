@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: What C reads of an index around the distances of a call, so that it can take whole blocks.
 _MARGIN = 1100
+#: Queries and keys together for which that is made; beyond, C clamps each distance by itself.
+_MOST = 1 << 22
 
 
 def counts_up(where: _scores.Where) -> bool:
@@ -29,18 +31,25 @@ def counts_up(where: _scores.Where) -> bool:
 
 
 def entries_term(
-    of_query: Any, of_key: Any, index: Index, reach: int, where: _scores.Where, shape: tuple[int, ...], scale: float
+    of_query: Any,
+    of_key: Any,
+    index: Index,
+    reach: int,
+    where: _scores.Where,
+    shape: tuple[int, ...],
+    scale: float,
+    kind: str = "d",
 ) -> tuple[Any, ...]:
     """Return what C adds: entries of rows that belong to a query and to a key.
 
-    `reach`: beyond it, either way, the index no longer changes.
+    `reach`: beyond it, either way, the index no longer changes. `kind`: how messages name the arrays.
     """
     low, high = -reach, reach
-    if counts_up(where) and len(shape) >= 2:  # every distance of the call, and around it
+    if counts_up(where) and len(shape) >= 2 and sum(shape[-2:]) <= _MOST:  # every distance of the call, and around it
         queries, keys = shape[-2:]
         low, high = -(where[2] + queries) - _MARGIN, keys - where[2] + _MARGIN
     entries = index(np.clip(-np.arange(low, max(high, low + 1) + 1), -reach, reach)).astype(np.int32)
-    return of_query, of_key, np.stack([entries, entries[::-1]]), low, scale, "d"
+    return of_query, of_key, np.stack([entries, entries[::-1]]), low, scale, kind
 
 
 def products_term(query: Any, addend: Any, rows: Any, origin: int, scale: float) -> tuple[Any, ...]:
@@ -75,8 +84,12 @@ def sums(grad: Any, where: _scores.Where, mask: _scores.Mask, term: tuple[Any, .
 
     The work is shared along the heads, where both arrays have them: no sum is made by two threads.
     """
+    shape = _scores.shape_of(grad)
+    if len(shape) < 2:  # C says what is wrong
+        _core.relative_gradient(grad, where, mask, term, first, second)
+        return
     source = _split.sliceable(grad)
-    nbytes = math.prod(source.shape) * source.itemsize
+    nbytes = math.prod(shape) * source.itemsize
     threads = runtime.get_num_threads() if nbytes > runtime.SPLIT_BYTES else 1
     heads = source.shape[-3] if source.ndim >= 3 else 1
     targets = [array for array in (first, second) if array is not None]

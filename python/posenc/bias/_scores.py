@@ -45,11 +45,11 @@ def _window(window: Any) -> tuple[float, float]:
             raise ValueError(f"window must be a number of keys or a pair (left, right), got {check.shown(window)}")
         names = ("window[0]", "window[1]")
         bounds = [
-            math.inf if bound is None else float(check.integer(name, bound, 0))
+            math.inf if bound is None else float(min(check.integer(name, bound, 0), 4 * LARGEST_POSITION))
             for name, bound in zip(names, window, strict=True)
         ]
         return bounds[0], bounds[1]
-    keys = check.integer("window", window, 1)
+    keys = min(check.integer("window", window, 1), 4 * LARGEST_POSITION)  # farther than any two positions
     return float(keys - 1), float(keys - 1)
 
 

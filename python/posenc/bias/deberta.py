@@ -6,6 +6,7 @@ buckets.
 
 from __future__ import annotations
 
+import operator
 from decimal import Context, Decimal
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -70,7 +71,7 @@ def deberta_bucket(
         raise TypeError(f"relative_position must be integers, got {distance.dtype}")
     buckets, most = (
         check.integer("num_buckets", num_buckets, 2, 1 << 20),
-        check.integer("max_distance", max_distance, 1),
+        check.integer("max_distance", max_distance, 1, LARGEST - 1),
     )
     mid = buckets // 2
     if most - 1 <= mid:
@@ -162,6 +163,7 @@ def _index_of(span: int, num_buckets: Any, max_distance: int, beyond: str) -> tu
     reach = span
     if num_buckets is not None:
         deberta_bucket(0, num_buckets=num_buckets, max_distance=max_distance, beyond=beyond)  # checks
+        num_buckets, max_distance = operator.index(num_buckets), operator.index(max_distance)
         mid = num_buckets // 2
         reach = (
             max_distance if beyond == "microsoft" or mid == 1 else _bounds(mid, max_distance, 4 * max_distance)[mid] + 1

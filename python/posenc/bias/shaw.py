@@ -111,16 +111,18 @@ def add_relative_keys(
     array([[2., 3.],
            [1., 2.]], dtype=float32)
     """
-    relative_key_index(0, left, right, order=order)  # checks
+    left = check.integer("left", left, 0, LARGEST)
+    right = left if right is None else check.integer("right", right, 0, LARGEST)
+    check.choice("order", order, ORDERS)
     if of_query is None and of_key is None:
         raise ValueError("of_query or of_key must be given")
-    rows = left + 1 + (left if right is None else right)
+    rows = left + 1 + right
     for name, array in (("of_query", of_query), ("of_key", of_key)):
         if array is not None and (_scores.shape_of(array) or (0,))[-1] != rows:
             raise ValueError(f"{name} must have {rows} entries in its last axis, got shape {_scores.shape_of(array)}")
     shape = _scores.shape_of(scores)
     where = _scores.where_of(shape, query_positions, key_positions)
     index = partial(relative_key_index, left=left, right=right, order=order)
-    reach = max(left, right or 0) + 1
-    term = _relative.entries_term(of_query, of_key, index, reach, where, shape, check.finite("scale", scale))
+    reach = max(left, right) + 1
+    term = _relative.entries_term(of_query, of_key, index, reach, where, shape, check.finite("scale", scale), "k")
     return _scores.add(scores, out, where, _scores.mask_of(causal, window, sinks), term)

@@ -208,7 +208,7 @@ def _shift_term(
     x: Any, origin: int, rows: int, where: _scores.Where, shape: tuple[int, ...], scale: float
 ) -> tuple[Any, ...]:
     index = partial(_row_of, origin=origin, rows=rows)
-    return _relative.entries_term(x, None, index, rows + origin, where, shape, scale)
+    return _relative.entries_term(x, None, index, rows + origin, where, shape, scale, "s")
 
 
 def _row_of(distance: npt.NDArray[np.int64], origin: int, rows: int) -> npt.NDArray[np.int64]:

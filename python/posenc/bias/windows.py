@@ -61,7 +61,7 @@ def window_index(window: Any, *, kind: str = "swin") -> npt.NDArray[np.int64]:
            [4, 2, 1]]))
     """
     height, width = _sides("window", window)
-    return _index(height, width, check.choice("kind", kind, KINDS)).copy()
+    return _index(height, width, check.choice("kind", kind, KINDS)).astype(np.int64)
 
 
 def _sides(name: str, value: Any) -> tuple[int, int]:
@@ -73,8 +73,9 @@ def _sides(name: str, value: Any) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=16)
-def _index(height: int, width: int, kind: str) -> npt.NDArray[np.int64]:
-    row, column = np.divmod(np.arange(height * width), width)
+def _index(height: int, width: int, kind: str) -> npt.NDArray[np.int32]:
+    """Return it as C takes it; kept, since it is as large as the scores of one head."""
+    row, column = np.divmod(np.arange(height * width, dtype=np.int32), np.int32(width))
     dh, dw = (at[:, None] - at + side - 1 for at, side in ((row, height), (column, width)))
     index = np.asarray(dh * (2 * width - 1) + dw)
     if kind == "beit":
@@ -165,7 +166,7 @@ def add_window_bias(scores: Any, table: Any, window: Any, *, kind: str = "swin",
             [30., 20.]]], dtype=float32)
     """
     height, width = _sides("window", window)
-    index = _index(height, width, check.choice("kind", kind, KINDS)).astype(np.int32)
+    index = _index(height, width, check.choice("kind", kind, KINDS))
     shape, own = _scores.shape_of(scores), _scores.shape_of(table)
     entries = (2 * height - 1) * (2 * width - 1) + (3 if kind == "beit" else 0)
     if len(own) != 2 or own[0] != entries:
