@@ -22,10 +22,11 @@ if not os.environ.get("CI"):  # there, a missing package is a failure
 
 import torch
 
+import posenc
 import transformers_zoo as zoo
 from posenc import config
 from posenc.axes import BlockRope, UnequalRope
-from posenc.checks import identify, wrap_hf
+from posenc.checks import check_rope, identify, wrap_hf
 from transformers_zoo import Case
 
 LIMIT = 2.0  # seconds of work for one; the machine may be busy
@@ -250,3 +251,31 @@ def test_two_functions_that_rotate_are_not_guessed_between() -> None:
     case = next(case for case in zoo.cases() if case.rotary == "DeepseekV32RotaryEmbedding")
     with pytest.raises(TypeError, match=r"several functions that rotate \(apply_rotary_pos_emb, .*interleave\): give"):
         wrap_hf(zoo.built(case)[1])
+
+
+def test_a_module_is_a_right_rope() -> None:
+    from transformers import LlamaConfig
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    own = LlamaConfig(hidden_size=128, num_attention_heads=4)
+    rope = posenc.Rope.from_config(own, precision="float32")
+    assert check_rope(wrap_hf(LlamaRotaryEmbedding(own)), rope)
+    exact = check_rope(wrap_hf(LlamaRotaryEmbedding(own)), posenc.Rope.from_config(own))
+    assert [p.name for p in exact.properties if not p.ok] == ["rope_matches", "relative", "inverse"]
+    assert exact.diagnosis is not None
+    assert [fault.fault for fault in exact.diagnosis.faults] == ["float32_angles"]
+
+
+def test_dynamic_ntk_remembers_the_longest_call() -> None:
+    """transformers resets below the length of training only: between it and the peak the stale base stays (#25306)."""
+    from transformers import LlamaConfig
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    scaled = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}
+    own = LlamaConfig(hidden_size=128, num_attention_heads=4, max_position_embeddings=2048, rope_parameters=scaled)
+    rope = posenc.Rope.from_config(own, precision="float32")
+    report = check_rope(wrap_hf(LlamaRotaryEmbedding(own)), rope)
+    assert not report["stateless"].ok
+    assert "of a call up to 2056" in report["stateless"].where
+    found = identify(wrap_hf(LlamaRotaryEmbedding(own)), 32)
+    assert (found.rope.scaling, found.rope.base) == (rope.scaling, 10000)

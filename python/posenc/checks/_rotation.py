@@ -243,10 +243,17 @@ def _growing(probes: Probes, layout: _pairs.Layout, turns: Any) -> Identificatio
     pairs, width = np.array(layout.pairs), layout.rotary_dim
     slope = np.log((2 * pairs + 0.4 * width) / (1.4 * width))
     scale_base = float(np.median(slope / rate))
-    found = _unknown(f"xPos: the norm grows with the position, scale_base {abs(scale_base):.6g}")
     side = "query" if scale_base > 0 else "key"
-    ok = bool(np.allclose(rate * scale_base, slope, rtol=1e-3, atol=1e-6))
-    return replace(found, faults=(Finding("xpos", f"as a {side}", 0.0),) if ok else ())
+    found = _unknown("the norm changes exponentially with the position")
+    if not np.allclose(rate * scale_base, slope, rtol=1e-3, atol=1e-6):
+        return found
+    measured = _measure(probes, layout, probes.short, turns / np.abs(turns))
+    words = (
+        name_frequencies(measured.theta, measured.uncertainty, None).words if measured.consistent else "unknown angles"
+    )
+    name = f"no rotation alone: xPos, {layout.name}, {words}, scale_base {nice(abs(scale_base), 1e-3):g}, as a {side}"
+    facts = {"layout": layout.name, "rotary_dim": layout.rotary_dim, "scale_base": nice(abs(scale_base), 1e-3)}
+    return replace(found, name=name, facts=facts, faults=(Finding("xpos", f"as a {side}", 0.0),))
 
 
 def _origin(measured: Measured) -> tuple[float | None, bool]:

@@ -297,14 +297,19 @@ def _keeps(subject: Subject, name: str, given: Any, positions: Ints, exact: Floa
     "frequencies or tables cached in the module and not reset",
 )
 def stateless(subject: Subject) -> dict[str, Any]:
-    """Check that a call gives the same before and after a long one."""
-    short, long = (subject.on_axes(p) for p in (np.arange(8, dtype=np.int64), subject.positions()))
-    x = subject.x(8)
-    before = subject.call(x, short)
-    subject.call(subject.x(long.shape[-1]), long)
-    gap = np.abs(subject.call(x, short) - before)
-    residual, at = worst_token(by_token(gap) / np.abs(x).max(), short)
-    return {"residual": residual, "allowed": 0.0, "where": at if residual else ""}
+    """Check that a call gives the same before and after a long one: a short one, and one just beyond L."""
+    counting, long = np.arange(8, dtype=np.int64), subject.on_axes(subject.positions())
+    beyond = np.r_[np.arange(7), min(subject.context + 8, subject.max_position)].astype(np.int64)
+    calls = [(subject.x(8), subject.on_axes(where)) for where in (counting, beyond)]
+    before = [subject.call(x, where) for x, where in calls]
+    worst, at = 0.0, ""
+    for (x, where), wanted in zip(calls, before, strict=True):
+        subject.call(subject.x(long.shape[-1]), long)
+        gap = by_token(np.abs(subject.call(x, where) - wanted)) / np.abs(x).max()
+        residual, place = worst_token(gap, where)
+        if residual > worst:
+            worst, at = residual, f"{place} of a call up to {int(where.max())}"
+    return {"residual": worst, "allowed": 0.0, "where": at}
 
 
 PROPERTIES = (
