@@ -123,6 +123,17 @@ def test_transformers_does_not_read_a_nested_truncate() -> None:
     assert config.diff(scaled({**YARN, "truncate": False}), ("transformers", "vllm")) == ()
 
 
+def test_pairs_that_ggml_leaves_over() -> None:
+    """Qwen3-VL's sections [24, 20, 20]: pairs 1, 4, .. 58 are h's, 2, 5, .. 59 are w's, 61 and 62 nobody's."""
+    qwen = {"model_type": "qwen3_vl_text", **SIZES, "head_dim": 128, "rope_theta": 5e6}
+    found = only(qwen, "transformers", "ggml")
+    assert "the pairs 61, 62 by a fourth axis" in found.reason
+    assert (found.inv_freq, found.seq_len) == (1.0, 131072)
+    assert found.angle == pytest.approx(5e6 ** (-2 * 61 / 128) * 131071)
+    covered = {**qwen, "model_type": "qwen3_5_text"}  # [11, 11, 10] of 32 pairs leave none
+    assert config.diff({**covered, "head_dim": 256}, ("transformers", "ggml")) == ()
+
+
 def test_mscale_is_read_in_two_ways() -> None:
     """1.3466 and 1.2450: 0.1 ln 32 + 1 and 0.0707 ln 32 + 1."""
     source = scaled({**YARN, "mscale": 0.707, "mscale_all_dim": 0})

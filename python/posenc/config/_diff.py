@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from posenc import _parameters as check
+from posenc.config._families import FAMILIES
 from posenc.config._family import ALL
 from posenc.config._read import read
 from posenc.config._systems import SYSTEMS, Setting, read_by
@@ -103,10 +104,11 @@ def diff(
 
 
 def _differences(model: ModelPositions, systems: list[str]) -> Iterator[Difference]:
+    axes = getattr(FAMILIES.get(model.family), "axes", "")
     for layer_type, rope in model.ropes.items():
         if not isinstance(rope, Rope):
             continue  # towers with a rotation of their own have one implementation
-        setting = Setting(model.family, model.max_position_embeddings, layer_type != ALL)
+        setting = Setting(model.family, model.max_position_embeddings, layer_type != ALL, axes)
         first, own = read_by(systems[0], rope, setting)
         for system in systems[1:]:
             other, reading = read_by(system, rope, setting)

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from posenc.scaling import DynamicNTK, KerasDynamic, LongRope, Yarn
+import numpy as np
+
+from posenc.scaling import DynamicNTK, InverseFrequencies, KerasDynamic, LongRope, Yarn
 
 if TYPE_CHECKING:
     from posenc.rotary import Rope
@@ -44,6 +46,7 @@ class Setting:
     family: str
     context: int | None  # max_position_embeddings
     by_layer_type: bool = False  # the rope dictionary stands under the name of a type of layers
+    axes: str = ""  # how several position axes share the frequencies, as in _axes.SCHEMES
 
 
 Reader = Callable[[Any, Setting], Reading]
@@ -165,9 +168,34 @@ SYSTEMS: dict[str, dict[type, Reader]] = {
 }
 
 
+def _ggml_leftover(rope: Rope, reading: Reading) -> tuple[Rope, Reading]:
+    """Pairs that three sections leave over, as text has them: transformers turns them by time, ggml by nothing."""
+    axis = np.zeros(len(rope.inv_freq)) if rope.axis_of_freq is None else rope.axis_of_freq
+    left = np.flatnonzero((axis == 0) & (np.arange(len(axis)) % 3 > 0))
+    if not len(left):
+        return rope, reading
+    inv_freq = rope.inv_freq.copy()
+    inv_freq[left] = 0
+    reason = (
+        f"ggml turns the pairs {', '.join(map(str, left))} by a fourth axis, which llama.cpp leaves at 0 for text "
+        "(ggml-cpu/ops.cpp, GGML_ROPE_TYPE_IMROPE)"
+    )
+    scaling = InverseFrequencies(tuple(inv_freq.tolist()), rope.attention_factor)
+    joined = "; ".join(filter(None, (reading.reason, reason)))
+    return rope._replace(scaling=scaling), Reading(scaling, joined)
+
+
+#: (system, how axes share the frequencies) -> what else becomes of a rotation
+AXES: dict[tuple[str, str], Callable[[Rope, Reading], tuple[Rope, Reading]]] = {
+    ("ggml", "mrope_interleaved"): _ggml_leftover,
+}
+
+
 def read_by(system: str, rope: Rope, setting: Setting) -> tuple[Rope | None, Reading]:
     """Return what a system makes of a Rope, None where it refuses it, and its reading."""
     reading = SYSTEMS[system].get(type(rope.scaling), _same)(rope.scaling, setting)
     if reading.refused:
         return None, reading
-    return (rope if reading.scaling == rope.scaling else rope._replace(scaling=reading.scaling)), reading
+    found = rope if reading.scaling == rope.scaling else rope._replace(scaling=reading.scaling)
+    further = AXES.get((system, setting.axes))
+    return (found, reading) if further is None else further(found, reading)

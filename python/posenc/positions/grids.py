@@ -110,7 +110,7 @@ def with_prefix(positions: Any, num_tokens: int, *, at: str = "start") -> Any:
     num_tokens : int
         How many class and register tokens.
     at : {"start", "end"}
-        "start": DINOv3, EVA, Pixtral's kin; "end": the class token of Llama 4 vision. There a patch may lie at 0 too,
+        "start": DINOv3, EVA; "end": the class token of Llama 4 vision. There a patch may lie at 0 too,
         unless the grid starts at 1, as Llama 4's does.
 
     Returns
