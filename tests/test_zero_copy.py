@@ -68,9 +68,10 @@ def filled(*shape: int, dtype: type = np.float32) -> np.ndarray:
 
 
 def test_the_instruments_see_a_copy() -> None:
+    """The best of several: a kernel that takes cold pages away meanwhile makes a large process smaller."""
     x = filled(2, 32, 1024, 128)
     for copy in (x.copy, lambda: posenc.Rope(128, layout="half")(x)):
-        traced, most = peaks(copy)
+        traced, most = map(max, zip(*(peaks(copy) for _ in range(5)), strict=True))
         assert traced >= BYTES
         assert most >= BYTES // 2  # sampled: the peak itself can be missed
 
