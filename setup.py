@@ -10,7 +10,9 @@ Switches, read from the environment:
 import os
 import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from glob import glob
+from typing import Any
 
 import numpy
 from setuptools import Extension, setup
@@ -50,6 +52,7 @@ class BuildExt(build_ext):
                 checks = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"]
                 flags += [*checks, "-O1", "-g", "-fno-omit-frame-pointer", "-U_FORTIFY_SOURCE"]
                 link += checks
+            self._compile_side_by_side()
             # some Pythons hand extensions their own library folder, which no wheel may name
             self.compiler.linker_so = [w for w in self.compiler.linker_so if not w.startswith("-Wl,-rpath")]
         for extension in self.extensions:
@@ -57,12 +60,23 @@ class BuildExt(build_ext):
             extension.extra_link_args = link
         super().build_extensions()
 
+    def _compile_side_by_side(self) -> None:
+        """One process a file, as many as there are processors: the kernels of a level take as long as all the rest."""
+        compile_all = self.compiler.compile
+
+        def compile_each(sources: list[str], **options: Any) -> list[str]:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                objects = list(pool.map(lambda source: compile_all([source], **options), sources))
+            return [name for names in objects for name in names]
+
+        self.compiler.compile = compile_each
+
 
 setup(
     ext_modules=[
         Extension(
             "posenc._core",
-            sources=sorted(glob("csrc/*/*.c")),
+            sources=sorted(glob("csrc/*/*.c"), reverse=True),  # kernels first: they take longest
             depends=sorted(glob("csrc/*/*.h")),
             include_dirs=[numpy.get_include()],
             define_macros=LIMITED_API,
