@@ -84,6 +84,16 @@ def _tables(avx512: bool) -> Iterator[Goal]:
     yield Goal("table-*", both, MADE, "NumPy float32, given", 1 / 4)
 
 
+def _add() -> Iterator[Goal]:
+    both = (1, 2)
+    made, added = "posenc, sinusoidal_table, given", "posenc, add_positions, in place"
+    yield Goal("add-table-*", both, made, FILL, 2.7)
+    for peer in ("torch, given", "transformers, M2M-100, new"):
+        yield Goal("add-table-*", both, made, peer, 1 / 4.5)
+    yield Goal("add-positions", both, added, SCALE, 1.25)
+    yield Goal("add-positions", both, added, "torch add_, in place", 1 / 1.3)
+
+
 def _scaled() -> Iterator[Goal]:
     """A scaling costs nothing: 1.1 is room for noise, not for work."""
     for scaling in ("Llama3", "Yarn"):
@@ -96,7 +106,7 @@ def _scaled() -> Iterator[Goal]:
 
 def goals(avx512: bool) -> list[Goal]:
     """Return all goals."""
-    return [*_against_limits(), *_against_peers(), *_tables(avx512), *_scaled()]
+    return [*_against_limits(), *_against_peers(), *_tables(avx512), *_scaled(), *_add()]
 
 
 def _line(goal: Goal, result: Result, rows: dict[str, Row]) -> str:

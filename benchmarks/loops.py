@@ -1,4 +1,4 @@
-"""Rotation in place as numba loops: what one writes by hand for one layout and one order of axes."""
+"""Rotation, tables and additions as numba loops: what one writes by hand for one layout and one order of axes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -82,3 +82,49 @@ def table() -> Kernel:
                 cos[row, i], sin[row, i] = np.cos(angle), np.sin(angle)
 
     return fill
+
+
+def sinusoidal(interleaved: bool) -> Kernel:
+    """Return the loop that fills a sinusoidal table (positions, dim) in float32."""
+
+    @numba.njit(parallel=True)
+    def fill(inv_freq: Any, out: Any) -> None:
+        half = inv_freq.shape[0]
+        for row in numba.prange(out.shape[0]):
+            position = np.float32(row)
+            for i in range(half):
+                angle = position * inv_freq[i]
+                if interleaved:
+                    out[row, 2 * i], out[row, 2 * i + 1] = np.sin(angle), np.cos(angle)
+                else:
+                    out[row, i], out[row, half + i] = np.sin(angle), np.cos(angle)
+
+    return fill
+
+
+def addition() -> Kernel:
+    """Return the loop over x (batch, tokens, dim), batch row by batch row."""
+
+    @numba.njit(parallel=True)
+    def add(x: Any, table: Any) -> None:
+        batch, tokens, dim = x.shape
+        for i in numba.prange(batch * tokens):
+            for k in range(dim):
+                x[i // tokens, i % tokens, k] += table[i % tokens, k]
+
+    return add
+
+
+def addition_blocked(block: int = 8) -> Kernel:
+    """Return the loop over tokens in blocks whose rows of the table stay in cache for the whole batch."""
+
+    @numba.njit(parallel=True)
+    def add(x: Any, table: Any) -> None:
+        batch, tokens, dim = x.shape
+        for part in numba.prange((tokens + block - 1) // block):
+            for row in range(batch):
+                for token in range(part * block, min(tokens, (part + 1) * block)):
+                    for k in range(dim):
+                        x[row, token, k] += table[token, k]
+
+    return add

@@ -16,7 +16,7 @@ IN_CI = bool(os.environ.get("CI"))
 
 
 def test_sizes_are_those_of_transformers() -> None:
-    """A row for each position in BERT and GPT-2; two more, which RoBERTa's config counts, and OPT's and BART's do not."""
+    """A row for each position in BERT and GPT-2; two more in the others, which the config of RoBERTa alone counts."""
     import transformers
     from transformers.models.bart.modeling_bart import BartLearnedPositionalEmbedding
     from transformers.models.opt.modeling_opt import OPTLearnedPositionalEmbedding
