@@ -11,7 +11,6 @@ PE_FN void PE_NAME(add_rows)(struct pe_add run, int stream) {
         const PE_T *x = (const PE_T *)(run.x + (ptrdiff_t)j * run.x_step);
         PE_T *y = (PE_T *)(run.y + (ptrdiff_t)j * run.y_step);
         const PE_R *t = (const PE_R *)(run.table + (ptrdiff_t)j * run.table_step);
-        pe_fetch_ahead(run.ahead, run.x_step, j, run.n * sizeof(PE_T));
         size_t i = 0;
         for (; i + PE_LANES <= run.n; i += PE_LANES) PE_NAME(add_step)(x + i, y + i, t + i, s, PE_LANES, stream);
         if (i < run.n) PE_NAME(add_step)(x + i, y + i, t + i, s, run.n - i, 0);

@@ -14,7 +14,6 @@ PE_FN void add_rows_bf16(struct pe_add run, int stream) {
         const uint16_t *x = (const uint16_t *)(run.x + (ptrdiff_t)j * run.x_step);
         uint16_t *y = (uint16_t *)(run.y + (ptrdiff_t)j * run.y_step);
         const float *t = (const float *)(run.table + (ptrdiff_t)j * run.table_step);
-        pe_fetch_ahead(run.ahead, run.x_step, j, run.n * sizeof(uint16_t));
         size_t i = 0;
         for (; i + 2 * FL <= run.n; i += 2 * FL) add_step_bf16(x + i, y + i, t + i, s, 2 * FL, stream);
         if (i < run.n) add_step_bf16(x + i, y + i, t + i, s, run.n - i, 0);

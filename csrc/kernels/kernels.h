@@ -60,7 +60,8 @@ PE_INLINE void pe_fetch_ahead(const char *ahead, ptrdiff_t step, size_t row, siz
  *
  * y is x itself or does not overlap it. The table holds float32 (float64 for float64 elements, else scale is rounded to
  * float32) and overlaps nothing that is written,. A table step of zero adds the same row to every
- * row. `ahead` and `stream` are those of a rotation. */
+ * row. `stream` is that of a rotation. There is no `ahead`: rows of some KiB follow each other,
+ * as prefetchers want them. */
 struct pe_add {
     const char *x;
     char *y;
@@ -69,7 +70,6 @@ struct pe_add {
     ptrdiff_t table_step; /* bytes */
     double scale;
     size_t rows, n;
-    const char *ahead;
     int stream;
 };
 typedef void pe_add_kernel(const struct pe_add *run);

@@ -45,7 +45,6 @@ static void try_add(const struct pe_kernels *kernels, struct source *s) {
                          .scale = trial.scale,
                          .rows = trial.rows,
                          .n = n,
-                         .ahead = one_in(s, 2) ? memory[0].end : NULL,
                          .stream = trial.stream};
     add_by_loop(&run, in_image(&x, x.first), in_image(&y, y.first));
     tried++;
