@@ -54,6 +54,18 @@ class Watched:
     def apply(self, x: Any, cos: Any, sin: Any, out: Any = None, rows: Any = None, offset: Any = 0) -> Any:
         return _core.apply(x, cos, sin, out, rows, offset, -2, 0, 0, False, 2**40, False)
 
+    def add(self, x: Any, table: Any, out: Any = None, rows: Any = None, offset: Any = 0, scale: Any = 1.0) -> Any:
+        return _core.add(x, table, out, rows, offset, -2, scale, 3, 2**40, False)
+
+    def sum(self, x: Any, out: Any = None, rows: Any = None, offset: Any = 0) -> Any:
+        return _core.add_sinusoid(self.spec, 0, x, out, rows, offset, -2, 1.0, None, 2**40, False)
+
+    def scatter(self, grad: Any, out: Any, rows: Any = None, offset: Any = 0) -> Any:
+        return _core.scatter(grad, out, rows, offset, -2, 1.0, None, 2**40)
+
+    def sines(self, positions: Any, out: Any = None, wide: bool = False) -> Any:
+        return _core.sinusoid(self.spec, 1, positions, wide, out, 3, 2**40, False)
+
     def table(self, positions: Any, out: Any = None, wide: bool = False) -> Any:
         return _core.table(self.spec, positions, wide, out, 2**40, False)
 
@@ -170,6 +182,51 @@ def table_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[[
     return right, wrong
 
 
+def add_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[[], object]]]:
+    rows = np.ones((16, 8), np.float32)
+    right = [
+        lambda: w.add(w.x, rows),
+        lambda: w.add(w.x, rows, w.x, w.rows),
+        lambda: w.add(w.half, w.half, rows=w.narrow),
+        lambda: w.add(w.brain, rows, offset=2),
+        lambda: w.add(w.x, rows, w.y, offset=w.offsets),
+        lambda: w.sum(w.x),
+        lambda: w.sum(w.half, w.half, w.rows),
+        lambda: w.sum(w.x, offset=w.offsets),
+        lambda: w.scatter(w.x, rows),
+        lambda: w.scatter(w.half, rows, w.narrow),
+        lambda: _core.scatter(w.x, rows, None, 0, -2, 1.0, None, 0),
+        lambda: w.sines(4),
+        lambda: w.sines(w.rows, np.empty((4, 8), np.float32)),
+        lambda: _core.sinusoid(w.spec, 0, 4, False, None, None, 0, False),
+    ]
+    wrong = [
+        lambda: w.add(w.integers, rows),
+        lambda: w.add(w.x, w.half),
+        lambda: w.add(w.x, w.offsets),
+        lambda: w.add(w.x, rows[:, :4]),
+        lambda: w.add(w.x, rows, w.read_only),
+        lambda: w.add(w.x, rows, None, w.rows + 99),
+        lambda: w.add(w.x, rows, None, w.bad),
+        lambda: w.add(w.x, rows, None, w.narrow[:3]),
+        lambda: w.add(rows, rows, rows),
+        lambda: w.add(w.x, rows, scale="1"),
+        lambda: _core.add(w.x),
+        lambda: w.sum(w.cos),
+        lambda: w.sum(w.x, rows=w.bad),
+        lambda: w.sum(w.x, w.read_only),
+        lambda: _core.add_sinusoid(w.x, 0, w.x, None, None, 0, -2, 1.0, None, 0, False),
+        lambda: w.scatter(w.x, w.half),
+        lambda: w.scatter(w.x, w.cos),
+        lambda: w.scatter(w.x, rows, offset=99),
+        lambda: w.scatter(rows, rows),
+        lambda: w.sines(w.bad),
+        lambda: w.sines(w.rows, w.out[0]),
+        lambda: w.sines(w.rows, np.empty((4, 8), np.float32), wide=True),
+    ]
+    return right, wrong
+
+
 def other_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[[], object]]]:
     right = [
         lambda: _core.spec(w.inv_freq, w.axes, 0, 8, 0, 1.0, False),
@@ -218,7 +275,7 @@ def assert_no_leak(calls: list[Callable[[], object]], watched: Watched, count: i
     assert abs(sys.getrefcount(None) - nones) < LEAK_SLACK
 
 
-@pytest.mark.parametrize("make", [rotate_calls, apply_calls, gradient_calls, table_calls, other_calls])
+@pytest.mark.parametrize("make", [rotate_calls, apply_calls, add_calls, gradient_calls, table_calls, other_calls])
 @pytest.mark.parametrize("fails", [False, True], ids=["success", "error"])
 def test_no_leaks(make: Callable[[Watched], tuple[list[Any], list[Any]]], fails: bool) -> None:
     """Every function of the extension, on every path that returns and every path that raises."""

@@ -148,6 +148,30 @@ def test_making_tables(dtype: type) -> None:
     assert_no_copy(lambda: rope.table(len(cos), dtype=dtype, out=(cos, sin)))
 
 
+@pytest.mark.parametrize("name", VIEWS)
+def test_adding_positions(name: str) -> None:
+    """Nothing of the size of the embeddings, and no copy of a table as large as they are."""
+    x, out = VIEWS[name](), VIEWS[name]()
+    dtype = np.float64 if x.dtype == np.float64 else np.float32
+    table, rows = np.ones((BYTES // 128 // np.dtype(dtype).itemsize, 128), dtype), np.arange(1024)[::-1].copy()
+    assert_no_copy(lambda: posenc.add_positions(x, table, offset=7, out=x))
+    assert_no_copy(lambda: posenc.add_positions(x, table[:, ::-1], positions=rows, padding_idx=3, out=out))
+    assert_no_copy(lambda: posenc.add_sinusoidal(x, convention="fairseq", positions=rows, out=x))
+    assert_no_copy(lambda: posenc.add_sinusoidal(x, offset=70, out=out))
+    gradient = np.ones_like(table[:1024])
+    assert_no_copy(lambda: posenc.position_table_gradient(x, positions=rows, out=gradient))
+
+
+def test_making_sinusoidal_tables() -> None:
+    out = np.ones((BYTES // 4 // 512, 512), np.float32)
+    for convention in ("paper", "cos_first"):
+        assert_no_copy(lambda name=convention: posenc.sinusoidal_table(len(out), 512, convention=name, out=out))
+        spread = out.reshape(-1, 1024)[:, ::2]
+        assert_no_copy(
+            lambda name=convention, out=spread: posenc.sinusoidal_table(len(out), 512, convention=name, out=out)
+        )
+
+
 @pytest.fixture(params=[torch.float32, torch.bfloat16], ids=str)
 def tensor(request: pytest.FixtureRequest) -> torch.Tensor:
     size = 4 if request.param is torch.float32 else 2
