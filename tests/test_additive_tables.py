@@ -256,5 +256,7 @@ def test_timesteps_are_the_named_conventions() -> None:
     how = {"flip_sin_to_cos": True, "downscale_freq_shift": 0}
     assert_same_bits(posenc.timestep_embedding(50, 31, **how), table(50, 31, convention="cos_first"))
     assert_same_bits(posenc.timestep_embedding(50, 31), table(50, 31, convention="fairseq"))
+    far = posenc.timestep_embedding([3.0], 8, downscale_freq_shift=-(2.0**70))  # no series of 2**70 frequencies
+    np.testing.assert_allclose(far[0], [math.sin(3)] * 4 + [math.cos(3)] * 4, rtol=1e-7)
     with pytest.raises(ValueError, match=r"dim // 2 must be larger than downscale_freq_shift \(1.0\), got dim 3"):
         posenc.timestep_embedding(50, 3)

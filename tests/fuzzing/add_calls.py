@@ -61,7 +61,7 @@ def random_scene(choose: Choices) -> Scene:
         axis,
         some(False),
         some(True),
-        tables + ([torch.from_numpy(np.ascontiguousarray(tables[0]))] if torch else []),
+        tables + ([torch.from_numpy(np.array(tables[0], order="C"))] if torch else []),
         [array(choose, (height, dim), wide, output=True) for _ in range(2)],
         random_positions(choose, 1, batch, seq),
         rows,

@@ -107,9 +107,12 @@ class Convention(NamedTuple):
         return self.fastest * geometric(base, pairs, max(half, 1))
 
 
+_LONGEST_SERIES = 1 << 26  # beyond, C would make far more frequencies than are asked for
+
+
 def geometric(base: float, count: int, divisor: float) -> npt.NDArray[np.float64]:
     """Return base ** (-i/divisor) for i < count, the nearest float64 for whole divisors."""
-    if divisor != math.floor(divisor) or count > divisor + 1:
+    if divisor != math.floor(divisor) or not count - 1 <= divisor < _LONGEST_SERIES:
         from posenc import _exact  # decimal takes a while to import
 
         return np.array([_exact.power(base, -i / divisor) for i in range(count)])
