@@ -44,9 +44,9 @@ def defined(header: str, name: str) -> float:
 
 
 def family(header: str, letter: str) -> list[float]:
-    """Return PE_<letter>1, PE_<letter>2, .., and nothing left out."""
+    """Return PE_<letter>1, PE_<letter>2, .., from 0 on for S and C, and nothing left out."""
     names = re.findall(rf"^#define (PE_{letter}\d)\b", header, flags=re.M)
-    assert names == [f"PE_{letter}{i + 1}" for i in range(len(names))]
+    assert names == [f"PE_{letter}{i + (letter not in 'SC')}" for i in range(len(names))]
     return [defined(header, name) for name in names]
 
 
@@ -80,11 +80,11 @@ def cosine_part(z: mp.mpf) -> mp.mpf:
     return (mp.cos(mp.sqrt(z)) - 1 + z / 2) / z**2
 
 
-def fit(function: Callable[[mp.mpf], mp.mpf], terms: int) -> tuple[list[float], mp.mpf]:
+def fit(function: Callable[[mp.mpf], mp.mpf], terms: int) -> tuple[list[mp.mpf], mp.mpf]:
     """Return the coefficients of a Chebyshev fit in z on [0, (pi/4)^2 * 1.0001], lowest first, and its error."""
     end = (mp.pi / 4) ** 2 * mp.mpf("1.0001")
     coefficients, error = mp.chebyfit(function, [0, end], terms, error=True)
-    return [float(c) for c in reversed(coefficients)], error
+    return list(reversed(coefficients)), error
 
 
 def assert_same_bits(found: list[float], wanted: list[float]) -> None:
@@ -100,10 +100,17 @@ FITS = [
 ]
 
 
+def in_quarter_turns(letter: str, fitted: list[mp.mpf]) -> list[float]:
+    """Return the coefficients of the powers of t, r = t*pi/2, of r*(1 + z*fit) and 1 + z*(-1/2 + z*fit), z = r^2."""
+    leading, power = ([mp.mpf(1)], 1) if letter == "S" else ([mp.mpf(-1) / 2], 2)
+    return [float(c * (mp.pi / 2) ** (power + 2 * i)) for i, c in enumerate(leading + fitted)]
+
+
 @pytest.mark.parametrize(("letter", "function", "terms", "bound"), FITS)
 def test_polynomials(header: str, letter: str, function: Callable[[mp.mpf], mp.mpf], terms: int, bound: str) -> None:
     """Every coefficient is the float64 nearest to that of the Chebyshev fit, whose error is what the essay says."""
-    wanted, error = fit(function, terms)
+    fitted, error = fit(function, terms)
+    wanted = in_quarter_turns(letter, fitted) if letter in "SC" else [float(c) for c in fitted]
     assert_same_bits(family(header, letter), wanted)
     assert error < mp.mpf(bound)
 
@@ -113,10 +120,21 @@ def evaluate(coefficients: list[float], z: mp.mpf) -> mp.mpf:
 
 
 def worst_errors(sine: list[float], cosine: list[float], points: int = 400) -> tuple[mp.mpf, mp.mpf]:
-    """Largest relative errors of sin r and cos r for |r| <= pi/4, with the literals and no other rounding."""
+    """Largest relative errors of sin r and cos r for |r| <= pi/4, with the literals and no other rounding.
+
+    Of r*(1 + z*sine(z)) and 1 + z*(-1/2 + z*cosine(z)), z = r^2; lists of five, S and C, are of quarter turns t:
+    t*sine(t^2) and 1 + t^2*cosine(t^2).
+    """
     radii = [mp.pi / 4 * i / points for i in range(1, points + 1)]
-    by_sine = [(1 + r**2 * evaluate(sine, r**2)) * r / mp.sin(r) - 1 for r in radii]
-    by_cosine = [(1 - r**2 / 2 + r**4 * evaluate(cosine, r**2)) / mp.cos(r) - 1 for r in radii]
+    if len(sine) == len(cosine) == 5:
+        turns = [r / (mp.pi / 2) for r in radii]
+        sines = [t * evaluate(sine, t**2) for t in turns]
+        cosines = [1 + t**2 * evaluate(cosine, t**2) for t in turns]
+    else:
+        sines = [(1 + r**2 * evaluate(sine, r**2)) * r for r in radii]
+        cosines = [1 - r**2 / 2 + r**4 * evaluate(cosine, r**2) for r in radii]
+    by_sine = [x / mp.sin(r) - 1 for x, r in zip(sines, radii, strict=True)]
+    by_cosine = [x / mp.cos(r) - 1 for x, r in zip(cosines, radii, strict=True)]
     return max(map(abs, by_sine)), max(map(abs, by_cosine))
 
 
@@ -162,9 +180,19 @@ def test_pieces_sum_to_half_pi(header: str) -> None:
 
 
 def test_two_over_pi_and_magic(header: str) -> None:
-    """2/pi to nearest; 1.5 * 2^52 has unit 1 whatever number below 2^51 is added."""
-    assert defined(header, "PE_TWO_OVER_PI") == float(2 / mp.pi)
+    """2/pi in two float64; 1.5 * 2^52 has unit 1 whatever number below 2^51 is added."""
+    high = defined(header, "PE_TWO_OVER_PI")
+    assert high == float(2 / mp.pi)
+    assert defined(header, "PE_TWO_OVER_PI_LOW") == float(2 / mp.pi - mp.mpf(high))
     assert defined(header, "PE_MAGIC") == 1.5 * 2**52
+
+
+def test_cancelled_turns_are_noticed_in_time(header: str) -> None:
+    """Not mended is |t| >= 2^-31, whose error is below 2^-105 of the angle: at most 2^-42 of t. Smaller are seen."""
+    least = mp.mpf(defined(header, "PE_LEAST_TURN"))
+    assert mp.ldexp(2 * mp.mpf(LARGEST_QUARTER) / mp.pi, -105) / least < mp.ldexp(1, -42)
+    sine = mp.sin(least * mp.pi / 2)
+    assert sine * (1 + mp.ldexp(1, -23)) < defined(header, "PE_LEAST_SINE")
 
 
 def test_cancellation_is_noticed_in_time(header: str) -> None:

@@ -261,7 +261,7 @@ static PyObject *run_sinusoid(table_call *call, PyObject *const *args) {
     pe_release release;
     pe_poll *poll = pe_release_begin(&release, bytes);
     pe_sinusoid_table(call->state->kernels, &call->sinusoid, &call->positions.positions, call->skipped, &out,
-                      stream || bytes > PE_STREAM_BYTES, poll, &release);
+                      stream || bytes > PE_STREAM_TABLE_BYTES, poll, &release);
     if (pe_release_end(&release) < 0) return NULL;
     if (pe_tensors_written(call->state, &call->out.object, call->out.kind == PE_KIND_TORCH) < 0) return NULL;
     return Py_NewRef(call->result);

@@ -132,7 +132,7 @@ typedef struct {
 const pe_spec *pe_spec_from(PyObject *capsule);
 
 /* work above which the GIL is released, and above which outputs are written past the caches */
-enum { PE_RELEASE_BYTES = 1 << 20, PE_STREAM_BYTES = 32 << 20 };
+enum { PE_RELEASE_BYTES = 1 << 20, PE_STREAM_BYTES = 32 << 20, PE_STREAM_TABLE_BYTES = 512 << 20 };
 
 /* the functions of the module */
 PyObject *pe_py_rotate(PyObject *module, PyObject *const *args, Py_ssize_t n);

@@ -91,7 +91,7 @@ static int work(const table_call *call, size_t bytes, bool stream) {
     pe_release release;
     pe_poll *poll = pe_release_begin(&release, bytes);
     pe_table(call->state->kernels, &call->spec->freq, &call->positions.positions, &cos, &sin,
-             stream || bytes > PE_STREAM_BYTES, poll, &release);
+             stream || bytes > PE_STREAM_TABLE_BYTES, poll, &release);
     return pe_release_end(&release);
 }
 

@@ -99,6 +99,10 @@ PE_FN void f_unzip(F x, F y, F *even, F *odd) {
     *even = vuzp1q_f32(x, y);
     *odd = vuzp2q_f32(x, y);
 }
+PE_FN void f_zip(F even, F odd, F *x, F *y) {
+    *x = vzip1q_f32(even, odd);
+    *y = vzip2q_f32(even, odd);
+}
 
 PE_FN F f_window(const float *t, const int32_t *index, int32_t first) {
     uint32x4_t lane = vreinterpretq_u32_s32(vsubq_s32(vld1q_s32(index), vdupq_n_s32(first)));
@@ -185,17 +189,6 @@ PE_FN void stn_f64(double *p, D x, size_t n) {
     memcpy(p, buffer, n * sizeof *p);
 }
 #define sts_f64 st_f64
-PE_FN void d_st_f32(float *p, D x) {
-    vst1_f32(p, vcvt_f32_f64(x));
-}
-PE_FN void d_stn_f32(float *p, D x, size_t n) {
-    float buffer[DL];
-    d_st_f32(buffer, x);
-    memcpy(p, buffer, n * sizeof *p);
-}
-PE_FN void d_st2_f32(float *p, D x, D y) {
-    vst2_f32(p, (float32x2x2_t){{vcvt_f32_f64(x), vcvt_f32_f64(y)}});
-}
 PE_FN D d_add(D x, D y) {
     return vaddq_f64(x, y);
 }
@@ -244,6 +237,29 @@ PE_FN D d_flip(D x, D sign) {
 }
 PE_FN D d_blend(D x, D y, D sign) {
     return vbslq_f64(vreinterpretq_u64_s64(vshrq_n_s64(vreinterpretq_s64_f64(sign), 63)), y, x);
+}
+PE_FN F f_narrow(D x, D y) {
+    return vcvt_high_f32_f64(vcvt_f32_f64(x), y);
+}
+PE_FN F f_low(D x, D y) {
+    return vuzp1q_f32(vreinterpretq_f32_f64(x), vreinterpretq_f32_f64(y));
+}
+PE_FN F f_nonzero(F x, F y) {
+    return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(y), vceqzq_f32(x)));
+}
+#define f_shl(x, n) vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(x), n))
+PE_FN F f_or(F x, F y) {
+    return vreinterpretq_f32_u32(vorrq_u32(vreinterpretq_u32_f32(x), vreinterpretq_u32_f32(y)));
+}
+PE_FN F f_flip(F x, F sign) {
+    uint32x4_t top = vandq_u32(vreinterpretq_u32_f32(sign), vdupq_n_u32(0x80000000u));
+    return vreinterpretq_f32_u32(veorq_u32(vreinterpretq_u32_f32(x), top));
+}
+PE_FN F f_blend(F x, F y, F sign) {
+    return vbslq_f32(vreinterpretq_u32_s32(vshrq_n_s32(vreinterpretq_s32_f32(sign), 31)), y, x);
+}
+PE_FN int f_any_negative(F x) {
+    return vmaxvq_u32(vreinterpretq_u32_f32(x)) >> 31;
 }
 PE_FN int d_any_negative(D x) {
     uint64x2_t u = vreinterpretq_u64_f64(x);

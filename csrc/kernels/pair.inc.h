@@ -29,29 +29,13 @@ PE_FN void p_st_f64(double *p, P x, size_t n) {
     else if (n > DL)
         stn_f64(p + DL, x.b, n - DL);
 }
-PE_FN void p_st_f32(float *p, P x, size_t n) { /* rounded */
-    if (n < DL) {
-        d_stn_f32(p, x.a, n);
-        return;
-    }
-    d_st_f32(p, x.a);
-    if (n == PL)
-        d_st_f32(p + DL, x.b);
-    else if (n > DL)
-        d_stn_f32(p + DL, x.b, n - DL);
-}
-PE_FN void p_st2_f32(float *p, P x, P y, size_t n) { /* x0 y0 x1 y1 .., rounded */
-    float rest[2 * DL];
-    if (n >= DL) d_st2_f32(p, x.a, y.a);
-    if (n == PL)
-        d_st2_f32(p + 2 * DL, x.b, y.b);
-    else {
-        size_t whole = n < DL ? 0 : DL;
-        d_st2_f32(rest, whole ? x.b : x.a, whole ? y.b : y.a);
-        for (size_t i = 0; i < 2 * (n - whole); i++) p[2 * whole + i] = rest[i];
-    }
-}
 
+PE_FN F p_narrow(P x) { /* rounded to float32 */
+    return f_narrow(x.a, x.b);
+}
+PE_FN F p_low(P x) { /* the low 32 bits of each */
+    return f_low(x.a, x.b);
+}
 PE_FN P p_add(P x, P y) {
     return (P){d_add(x.a, y.a), d_add(x.b, y.b)};
 }

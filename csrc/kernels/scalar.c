@@ -120,6 +120,12 @@ PE_FN void f_unzip(F x, F y, F *even, F *odd) {
         odd->v[i] = i < FL / 2 ? x.v[2 * i + 1] : y.v[2 * i + 1 - FL];
     }
 }
+PE_FN void f_zip(F even, F odd, F *x, F *y) {
+    for (size_t i = 0; i < FL; i++) {
+        x->v[i] = i & 1 ? odd.v[i / 2] : even.v[i / 2];
+        y->v[i] = i & 1 ? odd.v[(i + FL) / 2] : even.v[(i + FL) / 2];
+    }
+}
 
 PE_FN F f_window(const float *t, const int32_t *index, int32_t first) {
     F r;
@@ -198,15 +204,6 @@ PE_FN void st_f64(double *p, D x) {
     stn_f64(p, x, DL);
 }
 #define sts_f64 st_f64
-PE_FN void d_stn_f32(float *p, D x, size_t n) {
-    for (size_t i = 0; i < n; i++) p[i] = (float)x.v[i];
-}
-PE_FN void d_st_f32(float *p, D x) {
-    d_stn_f32(p, x, DL);
-}
-PE_FN void d_st2_f32(float *p, D x, D y) {
-    for (size_t i = 0; i < DL; i++) p[2 * i] = (float)x.v[i], p[2 * i + 1] = (float)y.v[i];
-}
 PE_FN D d_add(D x, D y) {
     D r;
     LANES(DL, x.v[i] + y.v[i]);
@@ -261,6 +258,16 @@ PE_FN double from_bits(uint64_t u) {
     memcpy(&x, &u, sizeof x);
     return x;
 }
+PE_FN uint32_t float_bits(float x) {
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    return u;
+}
+PE_FN float float_from_bits(uint32_t u) {
+    float x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
 PE_FN D d_shl(D x, int n) {
     D r;
     LANES(DL, from_bits(bits(x.v[i]) << n));
@@ -280,6 +287,39 @@ PE_FN D d_flip(D x, D sign) {
 PE_FN D d_blend(D x, D y, D sign) {
     D r;
     LANES(DL, bits(sign.v[i]) >> 63 ? y.v[i] : x.v[i]);
+}
+PE_FN F f_narrow(D x, D y) {
+    F r;
+    LANES(FL, (float)(i < DL ? x.v[i] : y.v[i - DL]));
+}
+PE_FN F f_low(D x, D y) {
+    F r;
+    LANES(FL, float_from_bits((uint32_t)bits(i < DL ? x.v[i] : y.v[i - DL])));
+}
+PE_FN F f_nonzero(F x, F y) {
+    F r;
+    LANES(FL, x.v[i] != 0 ? y.v[i] : 0);
+}
+PE_FN F f_shl(F x, int n) {
+    F r;
+    LANES(FL, float_from_bits(float_bits(x.v[i]) << n));
+}
+PE_FN F f_or(F x, F y) {
+    F r;
+    LANES(FL, float_from_bits(float_bits(x.v[i]) | float_bits(y.v[i])));
+}
+PE_FN F f_flip(F x, F sign) {
+    F r;
+    LANES(FL, float_from_bits(float_bits(x.v[i]) ^ (float_bits(sign.v[i]) & 1u << 31)));
+}
+PE_FN F f_blend(F x, F y, F sign) {
+    F r;
+    LANES(FL, float_bits(sign.v[i]) >> 31 ? y.v[i] : x.v[i]);
+}
+PE_FN int f_any_negative(F x) {
+    uint32_t all = 0;
+    for (int i = 0; i < FL; i++) all |= float_bits(x.v[i]);
+    return (int)(all >> 31);
 }
 PE_FN int d_any_negative(D x) {
     uint64_t all = 0;

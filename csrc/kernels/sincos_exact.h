@@ -12,9 +12,15 @@
 
 #include "kernels.h"
 
-#define PE_TWO_OVER_PI 0x1.45f306dc9c883p-1
-#define PE_MAGIC       0x1.8p+52 /* adding it leaves the nearest integer in the low bits */
-#define PE_CANCELLED   0x1p-82
+#define PE_TWO_OVER_PI     0x1.45f306dc9c883p-1
+#define PE_TWO_OVER_PI_LOW -0x1.6b01ec5417056p-55 /* what it misses */
+#define PE_MAGIC           0x1.8p+52              /* adding it leaves the nearest integer in the low bits */
+
+/* Cancellation: float64 results, where r^2 is below this many times k; float32 results, where t is below LEAST_TURN, which
+ * every sine below LEAST_SINE is looked at for. */
+#define PE_CANCELLED  0x1p-82
+#define PE_LEAST_TURN 0x1p-31
+#define PE_LEAST_SINE 0x1p-30
 
 /* pi/2 */
 #define PE_P1 0x1.921fb00000000p+0
@@ -22,15 +28,17 @@
 #define PE_P3 0x1.1846980000000p-44
 #define PE_P4 0x1.3198a2e037073p-69
 
-/* float32 results: sine S, cosine C */
-#define PE_S1 -0x1.555555545df18p-3
-#define PE_S2 0x1.11110deef0ae3p-7
-#define PE_S3 -0x1.a013a740c35cep-13
-#define PE_S4 0x1.6dbded5452c9bp-19
-#define PE_C1 0x1.5555555502c6dp-5
-#define PE_C2 -0x1.6c16bf54be1f5p-10
-#define PE_C3 0x1.a015c4462d9e2p-16
-#define PE_C4 -0x1.25243c2f39550p-22
+/* float32 results, of quarter turns: sine S, cosine C */
+#define PE_S0 0x1.921fb54442d18p+0
+#define PE_S1 -0x1.4abbce616c300p-1
+#define PE_S2 0x1.466bc2b8802dcp-4
+#define PE_S3 -0x1.32ce1da69259fp-8
+#define PE_S4 0x1.4cb749691a216p-13
+#define PE_C0 -0x1.3bd3cc9be45dep+0
+#define PE_C1 0x1.03c1f08176d8bp-2
+#define PE_C2 -0x1.55d3c5ed2efaep-6
+#define PE_C3 0x1.e1f01d6872ac4p-11
+#define PE_C4 -0x1.a2e2e52b0988dp-16
 
 /* float64 results: sine L, cosine K */
 #define PE_L1 -0x1.5555555555555p-3
@@ -73,16 +81,27 @@ static inline double pe_reduce_exact(double position, double inv_freq, double k)
     return r;
 }
 
-/* Write again those elements of row j where angle and k*pi/2 cancelled: r^2 < 2^-82 |k|, as the template tests it. No
- * float32 angle comes that close. */
+/* Whether k*pi/2 takes too much away, as the template sees it. */
+static inline int pe_cancelled_f64(double k, double r) {
+    return r * r < PE_CANCELLED * fabs(k);
+}
+static inline int pe_cancelled_f32(double position, double inv_freq, double k) {
+    double high = inv_freq * PE_TWO_OVER_PI, error = fma(inv_freq, PE_TWO_OVER_PI, -high);
+    double t = fma(position, fma(inv_freq, PE_TWO_OVER_PI_LOW, error), fma(position, high, -k));
+    return k != 0 && fabs(t) < PE_LEAST_TURN;
+}
+
+/* Write again those elements of row j where angle and k*pi/2 cancelled. No float32 angle comes that close. */
 static inline void pe_sincos_mend_row(struct pe_sincos job, size_t j, enum sincos_form form) {
-    if (job.as_float32) return;
+    if (!job.each && job.position[j] == 0) return;
     char *cos = job.cos + (ptrdiff_t)j * job.cos_step, *sin = job.sin + (ptrdiff_t)j * job.sin_step;
     size_t step = form == SINCOS_ZIP ? 2 : 1;
     for (size_t i = 0; i < job.pairs; i++) {
         double p = job.each ? job.each[i] : job.position[j], w = job.inv_freq[i];
-        double kk = fma(p * w, PE_TWO_OVER_PI, PE_MAGIC), k = kk - PE_MAGIC, r = pe_reduce_exact(p, w, k);
-        if (!(r * r < PE_CANCELLED * fabs(k))) continue;
+        double kk = fma(p * w, PE_TWO_OVER_PI, PE_MAGIC), k = kk - PE_MAGIC;
+        if (form != SINCOS_F64 && !pe_cancelled_f32(p, w, k)) continue;
+        double r = pe_reduce_exact(p, w, k);
+        if (form == SINCOS_F64 && !pe_cancelled_f64(k, r)) continue;
         uint64_t quarter;
         memcpy(&quarter, &kk, sizeof quarter);
         double near_one = 1 - r * r / 2, near_zero = r - r * r * r / 6;

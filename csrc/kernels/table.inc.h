@@ -1,6 +1,7 @@
 /* The last include of an ISA's file: instantiates the templates and fills its table of kernels.
  *
- * Needs everything the templates name, f_unzip(x, y, &even, &odd) over the 2*FL lanes of x and y, PE_KERNELS (the table's symbol), PE_ISA_NAME, and stream and stream_end.
+ * Needs everything the templates name, f_unzip(x, y, &even, &odd) over the 2*FL lanes of x and y, PE_KERNELS (the
+ * table's symbol), PE_ISA_NAME, and stream and stream_end.
  */
 #define PE_E     f32
 #define PE_T     float

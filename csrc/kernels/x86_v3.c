@@ -108,6 +108,11 @@ PE_FN void f_unzip(F x, F y, F *even, F *odd) {
     *even = in_order(_mm256_shuffle_ps(x, y, 0x88));
     *odd = in_order(_mm256_shuffle_ps(x, y, 0xdd));
 }
+PE_FN void f_zip(F even, F odd, F *x, F *y) {
+    F low = _mm256_unpacklo_ps(even, odd), high = _mm256_unpackhi_ps(even, odd);
+    *x = _mm256_permute2f128_ps(low, high, 0x20);
+    *y = _mm256_permute2f128_ps(low, high, 0x31);
+}
 
 PE_FN F f_window(const float *t, const int32_t *index, int32_t first) {
     __m256i lane = _mm256_sub_epi32(_mm256_loadu_si256((const __m256i *)index), _mm256_set1_epi32(first));
@@ -208,17 +213,6 @@ PE_FN void stn_f64(double *p, D x, size_t n) {
 PE_FN void sts_f64(double *p, D x) {
     _mm256_stream_pd(p, x);
 }
-PE_FN void d_st_f32(float *p, D x) {
-    _mm_storeu_ps(p, _mm256_cvtpd_ps(x));
-}
-PE_FN void d_stn_f32(float *p, D x, size_t n) {
-    _mm_maskstore_ps(p, _mm256_castsi256_si128(first(n)), _mm256_cvtpd_ps(x));
-}
-PE_FN void d_st2_f32(float *p, D x, D y) {
-    __m128 a = _mm256_cvtpd_ps(x), b = _mm256_cvtpd_ps(y);
-    _mm_storeu_ps(p, _mm_unpacklo_ps(a, b));
-    _mm_storeu_ps(p + 4, _mm_unpackhi_ps(a, b));
-}
 PE_FN D d_add(D x, D y) {
     return _mm256_add_pd(x, y);
 }
@@ -267,6 +261,28 @@ PE_FN D d_flip(D x, D sign) {
 }
 PE_FN D d_blend(D x, D y, D sign) {
     return _mm256_blendv_pd(x, y, sign);
+}
+PE_FN F f_narrow(D x, D y) {
+    return _mm256_set_m128(_mm256_cvtpd_ps(y), _mm256_cvtpd_ps(x));
+}
+PE_FN F f_low(D x, D y) {
+    return in_order(_mm256_shuffle_ps(_mm256_castpd_ps(x), _mm256_castpd_ps(y), 0x88));
+}
+PE_FN F f_nonzero(F x, F y) {
+    return _mm256_and_ps(_mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_NEQ_OQ), y);
+}
+#define f_shl(x, n) _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(x), n))
+PE_FN F f_or(F x, F y) {
+    return _mm256_or_ps(x, y);
+}
+PE_FN F f_flip(F x, F sign) {
+    return _mm256_xor_ps(x, _mm256_and_ps(sign, _mm256_set1_ps(-0.0f)));
+}
+PE_FN F f_blend(F x, F y, F sign) {
+    return _mm256_blendv_ps(x, y, sign);
+}
+PE_FN int f_any_negative(F x) {
+    return _mm256_movemask_ps(x);
 }
 PE_FN int d_any_negative(D x) {
     return _mm256_movemask_pd(x);

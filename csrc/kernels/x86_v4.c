@@ -105,6 +105,11 @@ PE_FN void f_unzip(F x, F y, F *even, F *odd) {
     *even = _mm512_permutex2var_ps(x, evens, y);
     *odd = _mm512_permutex2var_ps(x, _mm512_add_epi32(evens, _mm512_set1_epi32(1)), y);
 }
+PE_FN void f_zip(F even, F odd, F *x, F *y) {
+    const __m512i first_half = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    *x = _mm512_permutex2var_ps(even, first_half, odd);
+    *y = _mm512_permutex2var_ps(even, _mm512_add_epi32(first_half, _mm512_set1_epi32(8)), odd);
+}
 
 PE_FN F f_window(const float *t, const int32_t *index, int32_t first) {
     __m512i lane = _mm512_sub_epi32(_mm512_loadu_si512(index), _mm512_set1_epi32(first));
@@ -204,17 +209,6 @@ PE_FN void stn_f64(double *p, D x, size_t n) {
 PE_FN void sts_f64(double *p, D x) {
     _mm512_stream_pd(p, x);
 }
-PE_FN void d_st_f32(float *p, D x) {
-    _mm256_storeu_ps(p, _mm512_cvtpd_ps(x));
-}
-PE_FN void d_stn_f32(float *p, D x, size_t n) {
-    _mm256_mask_storeu_ps(p, (__mmask8)first(n), _mm512_cvtpd_ps(x));
-}
-PE_FN void d_st2_f32(float *p, D x, D y) {
-    const __m512i in_turn = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
-    __m512 both = _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(x)), _mm512_cvtpd_ps(y), 1);
-    _mm512_storeu_ps(p, _mm512_permutexvar_ps(in_turn, both));
-}
 PE_FN D d_add(D x, D y) {
     return _mm512_add_pd(x, y);
 }
@@ -264,6 +258,30 @@ PE_FN D d_flip(D x, D sign) { /* x ^ (sign & top bit) */
 }
 PE_FN D d_blend(D x, D y, D sign) {
     return _mm512_mask_blend_pd(_mm512_movepi64_mask(_mm512_castpd_si512(sign)), x, y);
+}
+PE_FN F f_narrow(D x, D y) {
+    return _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(x)), _mm512_cvtpd_ps(y), 1);
+}
+PE_FN F f_low(D x, D y) {
+    const __m512i low = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    return _mm512_permutex2var_ps(_mm512_castpd_ps(x), low, _mm512_castpd_ps(y));
+}
+PE_FN F f_nonzero(F x, F y) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NEQ_OQ), y);
+}
+#define f_shl(x, n) _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(x), n))
+PE_FN F f_or(F x, F y) {
+    return _mm512_or_ps(x, y);
+}
+PE_FN F f_flip(F x, F sign) { /* x ^ (sign & top bit) */
+    const __m512i top = _mm512_set1_epi32(INT32_MIN);
+    return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_castps_si512(x), _mm512_castps_si512(sign), top, 0x78));
+}
+PE_FN F f_blend(F x, F y, F sign) {
+    return _mm512_mask_blend_ps(_mm512_movepi32_mask(_mm512_castps_si512(sign)), x, y);
+}
+PE_FN int f_any_negative(F x) {
+    return _mm512_movepi32_mask(_mm512_castps_si512(x)) != 0;
 }
 PE_FN int d_any_negative(D x) {
     return _mm512_movepi64_mask(_mm512_castpd_si512(x)) != 0;

@@ -247,7 +247,7 @@ def _tables(
         kind = np.dtype(np.float64 if wide else np.float32)
         columns = nbytes // (count * math.prod(shape) * kind.itemsize)
         out = tuple(np.empty((*shape, columns), kind) for _ in range(count))
-    stream = nbytes > runtime.STREAM_BYTES
+    stream = nbytes > runtime.STREAM_TABLE_BYTES
 
     def part(start: int, stop: int) -> None:
         where = np.arange(start, stop) if isinstance(positions, int) else cut(positions, -1, start, stop)

@@ -22,6 +22,8 @@ from posenc import _parameters as check
 SPLIT_BYTES = 4 << 20
 #: Results of more bytes than this are written past the caches; the same limit as in C, for the whole of a split call.
 STREAM_BYTES = 32 << 20
+#: The same for tables: making rows takes longer than writing them, and up to here ordinary stores hide behind it.
+STREAM_TABLE_BYTES = 512 << 20
 #: A slice is at most this large, so that an interrupt never waits long for the slices under way.
 SLICE_BYTES = 16 << 20
 #: More threads than any machine has processors for are a mistake, and would be started.
