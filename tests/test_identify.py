@@ -33,6 +33,7 @@ EXACT = [
     Rope(256, layout="half", base=1e6, scaling=scaling.Proportional(0.25)),
     Rope(64, layout="half", scaling=scaling.DynamicNTK(4.0, 2048)),
     Rope(64, layout="half", scaling=scaling.DynamicLinear(2048)),
+    Rope(64, layout="half", scaling=scaling.NTKByParts(4.0, 4096)),
     Rope(63, layout="half"),
     Rope(81, layout="interleaved", base=500000.0, precision="float32"),
     axes.mrope(128, [16, 24, 24], layout="half", base=1e6),
@@ -88,6 +89,16 @@ def test_what_the_function_is_given() -> None:
         return x
 
     assert identify(fn, 32).rope == rope
+
+
+@pytest.mark.parametrize("first", [1.0, 1.05])
+def test_longrope(first: float) -> None:
+    lists = [tuple(np.linspace(first, last, 32).round(4).tolist()) for last in (first if first == 1 else 2.5, 8.0)]
+    rope = Rope(64, layout="half", scaling=scaling.LongRope(*lists, 4096, attention_factor=1.25))
+    found = identify(called(rope), 64)
+    assert found.ok, str(found)
+    assert found.rope == rope
+    assert any("over base 10000" in note for note in found.notes) == (first != 1)
 
 
 #: what is the same under another name -> the words that say so

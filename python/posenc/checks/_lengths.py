@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from posenc._frequencies import unscaled
 from posenc.checks import _pairs, _probing
 from posenc.checks._judging import distance
 from posenc.checks._naming import name_frequencies, short
-from posenc.checks._spectrum import nice
+from posenc.checks._spectrum import _through_one, nice
 from posenc.checks.identification import Identification
 from posenc.rotary import Rope
 from posenc.scaling import DynamicLinear, DynamicNTK, LongRope
@@ -26,13 +27,16 @@ if TYPE_CHECKING:
 def name_by_length(found: Identification, probes: Probes, layout: _pairs.Layout) -> Identification:
     """Return it with the scaling that longer calls show."""
     rope = found.rope
-    if not isinstance(rope, Rope) or probes.axes > 1 or rope.base is None:
+    if not isinstance(rope, Rope) or probes.axes > 1:
         return replace(found, ok=False, name=f"unknown: {found.name} in short calls, something else in long ones")
+    notes = found.notes
+    if found.facts["base"] is None:
+        notes = (*notes, "the base cannot be told from lists of divisors: they are given over base 10000")
     most = int(probes.long[0].max()) + 1
     limit = _switch(probes, most)
     lengths = [n for n in (2 * limit, 3 * limit, most) if limit < n <= most] or [most]
     measured = [_frequencies(probes, layout, n) for n in dict.fromkeys(lengths)]
-    for scaling in _candidates(rope, limit, dict.fromkeys(lengths), measured):
+    for scaling in _candidates(rope, found.facts["base"], limit, dict.fromkeys(lengths), measured):
         whole = _scaled(rope, scaling)
         if whole is None:
             continue
@@ -45,9 +49,10 @@ def name_by_length(found: Identification, probes: Probes, layout: _pairs.Layout)
             return replace(
                 found,
                 ok=not found.faults,
-                name=f"{found.name}, {short(scaling)}",
+                name=f"{found.name if found.facts['base'] else whole.layout}, {short(scaling)}",
                 rope=whole,
                 facts=facts,
+                notes=notes,
                 reproduce=None,
             )
     note = f"calls of up to {limit} tokens turn so; longer ones otherwise"
@@ -84,34 +89,30 @@ def _frequencies(probes: Probes, layout: _pairs.Layout, n: int) -> tuple[Floats,
     return turning.frequency, turning.uncertainty
 
 
-def _candidates(rope: Rope, limit: int, lengths: Any, measured: list[tuple[Floats, Floats]]) -> Any:
-    from posenc.checks._spectrum import _through_one
-
+def _candidates(rope: Rope, base: float | None, limit: int, lengths: Any, measured: list[tuple[Floats, Floats]]) -> Any:
+    """Yield scalings of a base; where short calls follow none, lists of divisors."""
     n, (theta, uncertainty) = max(lengths), measured[-1]
     width = 2 * len(rope.inv_freq)
     if len(theta) != len(rope.inv_freq):
         return
-    base = rope.base or 10000.0
-    grown = _through_one(np.abs(theta), uncertainty, width)
-    alpha = (grown / base) ** ((width - 2) / width) if width > 2 else 1.0
-    factor = nice((alpha - 1) / (n / limit - 1), 1e-3)
-    if factor >= 1:
-        yield DynamicNTK(factor, limit)
     ratio = rope.inv_freq / np.abs(theta)
-    if np.allclose(ratio, ratio[0], rtol=1e-5):
-        yield DynamicLinear(limit)
-        yield DynamicLinear(limit, nice(float(ratio[0]), 1e-4))
+    if base is not None:
+        grown = _through_one(np.abs(theta), uncertainty, width)
+        alpha = (grown / base) ** ((width - 2) / width) if width > 2 else 1.0
+        factor = nice((alpha - 1) / (n / limit - 1), 1e-3)
+        if factor >= 1:
+            yield DynamicNTK(factor, limit)
+        if np.allclose(ratio, ratio[0], rtol=1e-5):
+            yield DynamicLinear(limit)
+            yield DynamicLinear(limit, nice(float(ratio[0]), 1e-4))
     if all(np.allclose(t, theta, rtol=1e-5) for t, _ in measured):
-        yield LongRope(
-            tuple([1.0] * len(theta)),
-            tuple(nice(float(r), 1e-5) for r in ratio),
-            limit,
-            attention_factor=rope.attention_factor,
-        )
+        plain = rope.inv_freq if base is not None else unscaled(width, 10000.0)
+        few, many = (tuple(nice(float(r), 1e-5) for r in plain / np.abs(f)) for f in (rope.inv_freq, theta))
+        yield LongRope(few, many, limit, attention_factor=rope.attention_factor)
 
 
 def _scaled(rope: Rope, scaling: Any) -> Rope | None:
     try:
-        return rope._replace(scaling=scaling)
+        return rope._replace(scaling=scaling, base=rope.base or 10000.0, inv_freq=None)
     except (ValueError, TypeError):
         return None

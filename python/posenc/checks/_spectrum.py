@@ -188,6 +188,8 @@ def _banded(theta: Floats, uncertainty: Floats, width: int) -> Iterator[tuple[st
     ramp = np.flatnonzero((t > 1e-4) & (t < 1 - 1e-4))
     yield from _llama3(base, factor, plain, t, ramp)
     yield from _yarn(base, factor, width, t, ramp)
+    for length in (2**k for k in range(8, 22)):
+        yield "ntk_by_parts", base, scalings.NTKByParts(factor, length), ""
 
 
 def _kept(theta: Floats, uncertainty: Floats, width: int) -> tuple[float, int] | None:
