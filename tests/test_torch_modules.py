@@ -1,0 +1,323 @@
+"""posenc.torch's other modules: biases and additions with their gradients, and learning that arrives."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd import gradcheck, gradgradcheck
+
+import posenc
+import posenc.torch as pt
+from conftest import assert_same_bits
+from posenc.torch import _other_modules
+from posenc.torch import _other_ops as ops
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Leave torch's own deprecations of torch.jit alone, and its threads, which small sums only make slower."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
+        yield
+    torch.set_num_threads(threads)
+
+
+def noise(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0, grows: bool = True) -> Tensor:
+    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+    return drawn.requires_grad_(grows)
+
+
+def finite(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return the call with -inf replaced, which has no difference quotients."""
+    return lambda *inputs: call(*inputs).masked_fill(call(*inputs).detach().isinf(), 0)
+
+
+ROWS = torch.tensor([[2, 0, 2], [1, 1, 3]])
+CALLS: dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...]]] = {
+    "alibi": (lambda x, m: ops.add_alibi(x, m, "distance", False), ((2, 3, 3, 4), (3,))),
+    "alibi by keys": (lambda x, m: ops.add_alibi(x, m, "key", False), ((2, 3, 3, 4), (3,))),
+    "causal alibi": (lambda x, m: ops.add_alibi(x, m, "distance", True), ((3, 4, 4), (3,))),
+    "t5": (lambda x, t: ops.add_t5(x, t, True, 16, False), ((2, 3, 3, 4), (8, 3))),
+    "causal t5": (lambda x, t: ops.add_t5(x, t, False, 16, True), ((2, 3, 4, 4), (4, 3))),
+    "rows": (lambda x, t: ops.add_rows(x, t, None, 1, 0.5, -2), ((2, 3, 4), (5, 4))),
+    "chosen rows": (lambda x, t: ops.add_rows(x, t, ROWS, 0, 2.0, -2), ((2, 3, 4), (5, 4))),
+    "sinusoids": (lambda x: ops.add_sinusoidal(x, None, 3, "paper", 100.0, 2.0, -2), ((2, 3, 4),)),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_gradients(name: str) -> None:
+    call, shapes = CALLS[name]
+    inputs = [noise(*shape, seed=i) for i, shape in enumerate(shapes)]
+    assert gradcheck(finite(call), inputs)
+    assert gradgradcheck(finite(call), inputs)
+
+
+@pytest.mark.parametrize("name", ["causal alibi", "t5", "rows", "sinusoids"])
+def test_transforms(name: str) -> None:
+    """torch.func.grad, vmap, and torch.compile without graph breaks."""
+    call, shapes = CALLS[name]
+    inputs = [noise(*shape, seed=i) for i, shape in enumerate(shapes)]
+
+    def loss(*inputs: Tensor) -> Tensor:
+        return finite(call)(*inputs).sin().sum()
+
+    wanted = torch.autograd.grad(loss(*inputs), inputs)
+    plain, every = [x.detach() for x in inputs], tuple(range(len(inputs)))
+    for found in (
+        torch.func.grad(loss, every)(*plain),
+        torch.autograd.grad(torch.compile(loss, fullgraph=True, backend="aot_eager")(*inputs), inputs),
+        [g[1] for g in torch.vmap(torch.func.grad(loss, every))(*(torch.stack([0 * x, x]) for x in plain))],
+    ):
+        for mine, its in zip(found, wanted, strict=True):
+            torch.testing.assert_close(mine, its)
+
+
+def modules() -> dict[str, tuple[nn.Module, Tensor]]:
+    torch.manual_seed(0)
+    scores, x = noise(2, 4, 5, 6, dtype=torch.float32, grows=False), noise(2, 5, 8, dtype=torch.float32, grows=False)
+    return {
+        "alibi": (pt.ALiBi(4, learnable_slopes=True), scores),
+        "alibi by keys": (pt.ALiBi(4, form="key", causal=True), scores),
+        "t5": (pt.T5RelativeBias(4, bidirectional=False, causal=True), scores),
+        "kerple": (pt.Kerple(4, causal=True), scores),
+        "kerple's power": (pt.Kerple(4, form="power"), scores),
+        "sinusoidal": (pt.SinusoidalEmbedding(scale=2.0), x),
+        "learned": (pt.LearnedPositions(9, 8), x),
+    }
+
+
+def test_modules_are_the_functions() -> None:
+    found = {name: (module, x, module(x).detach()) for name, (module, x) in modules().items()}
+    _, scores, y = found["alibi"]
+    assert_same_bits(y, posenc.add_alibi(scores, posenc.alibi_slopes(4)))
+    assert_same_bits(
+        found["alibi by keys"][2], posenc.add_alibi(scores, posenc.alibi_slopes(4), form="key", causal=True)
+    )
+    t5, _, y = found["t5"]
+    assert_same_bits(y, posenc.add_t5_bias(scores, t5.weight.detach(), bidirectional=False, causal=True))
+    for name, form in (("kerple", "log"), ("kerple's power", "power")):
+        kerple, _, y = found[name]
+        r1, r2 = kerple.r1.detach().numpy(), kerple.r2.detach().numpy()
+        wanted = posenc.bias.Kerple(r1, r2, form=form).add(scores, causal=name == "kerple")
+        torch.testing.assert_close(y, wanted, rtol=1e-6, atol=1e-6)
+    _, x, y = found["sinusoidal"]
+    assert_same_bits(y, posenc.add_sinusoidal(x, table_scale=2.0))
+    learned, _, y = found["learned"]
+    assert_same_bits(y, posenc.add_positions(x, learned.weight.detach()))
+
+
+@pytest.mark.parametrize("name", ["alibi", "alibi by keys", "t5", "sinusoidal", "learned"])
+def test_the_formula_of_other_devices(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, x = modules()[name]
+    wanted = module(x)
+    monkeypatch.setattr(_other_modules, "has_kernels", lambda x: False)
+    torch.testing.assert_close(module(x), wanted, rtol=1e-6, atol=1e-6)
+    x = x.to("meta")
+    assert module.to("meta")(x).shape == x.shape
+
+
+def test_states_and_casts() -> None:
+    """What is fixed is not in the state_dict, and slopes and kernels keep float64."""
+    states = {name: list(module.state_dict()) for name, (module, _) in modules().items()}
+    assert states == {
+        "alibi": ["slopes"],
+        "alibi by keys": [],
+        "t5": ["weight"],
+        "kerple": ["r1", "r2"],
+        "kerple's power": ["r1", "r2"],
+        "sinusoidal": [],
+        "learned": ["weight"],
+    }
+    for module, x in modules().values():
+        y = module(x).detach()
+        rounded = module.to(torch.bfloat16)(x.to(torch.bfloat16)).detach()
+        assert rounded.dtype == torch.bfloat16
+        known = torch.isfinite(y)
+        assert float((rounded.float() - y)[known].abs().max()) <= 2**-6 * float(y[known].abs().max())
+        if hasattr(module, "slopes"):
+            assert module.slopes.dtype == torch.float64
+        assert repr(module)
+
+
+def test_wrong_input() -> None:
+    with pytest.raises(ValueError, match="form"):
+        pt.ALiBi(4, form="slope")
+    with pytest.raises(TypeError, match="causal must be True or False"):
+        pt.ALiBi(4, causal=1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="heads"):
+        pt.ALiBi(4)(torch.zeros(1, 3, 2, 2))
+    with pytest.raises(ValueError, match="scores must have 4 heads"):
+        pt.Kerple(4)(torch.zeros(1, 3, 2, 2))
+    with pytest.raises(ValueError, match="num_buckets"):
+        pt.T5RelativeBias(4, bidirectional=True, num_buckets=0)
+    with pytest.raises(IndexError, match="outside the table"):
+        pt.LearnedPositions(4, 8)(torch.zeros(1, 5, 8))
+    with pytest.raises(ValueError, match="convention"):
+        pt.SinusoidalEmbedding(convention="none")
+
+
+# ---- learning ----
+
+
+def test_frequencies_of_a_signal_are_found() -> None:
+    """The example of the docs: two axes, float positions, planted frequencies; each within 1e-4 of its own."""
+    torch.manual_seed(0)
+    planted = torch.tensor([0.70, 0.45, 1.10, 0.30], dtype=torch.float64)
+    axes = [0, 0, 1, 1]
+    rope = posenc.Rope(8, layout="half", inv_freq=planted.numpy() * [1.04, 0.95, 1.03, 0.96], axis_of_freq=axes)
+    embedding = pt.RotaryEmbedding(rope, learnable_frequencies=True)
+    positions = 8 * torch.rand(2, 256, dtype=torch.float64)  # irregular samples of a plane
+    truth = posenc.Rope(8, layout="half", inv_freq=planted.numpy(), axis_of_freq=axes)
+    x = torch.ones(256, 8, dtype=torch.float64)
+    target = truth(x, positions=positions)
+    optimizer = torch.optim.Adam(embedding.parameters(), lr=0.01)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.98)
+    for _ in range(250):
+        optimizer.zero_grad()
+        (embedding(x, positions=positions) - target).square().mean().backward()
+        optimizer.step()
+        scheduler.step()
+    found = embedding.inv_freq.detach()
+    assert float((found - planted).abs().max()) < 1e-4
+    assert bool(((torch.tensor(rope.inv_freq) - planted).abs() > 0.01).all())
+
+
+def test_mixed_frequencies_and_slopes_learn() -> None:
+    """A planted rotation of an image's patches, and planted slopes, from perturbed ones."""
+    torch.manual_seed(0)
+    planted = posenc.axes.mixed_frequencies(8, [0.3, 1.1])
+    model = pt.MixedRotaryEmbedding(8, planted * 1.05, layout="interleaved")
+    grid = torch.stack(torch.meshgrid(torch.arange(4.0), torch.arange(4.0), indexing="ij")).reshape(2, -1)
+    x = torch.ones(1, 2, 16, 8, dtype=torch.float64)
+    wanted = posenc.axes.MixedRope(8, planted, layout="interleaved")(x, positions=grid)
+    alibi, slopes = pt.ALiBi(4, learnable_slopes=True), torch.tensor([0.9, 0.4, 0.2, 0.1], dtype=torch.float64)
+    scores = noise(4, 12, 12, grows=False)
+    weights = posenc.add_alibi(scores, slopes).softmax(-1)
+    groups = [{"params": list(model.parameters())}, {"params": list(alibi.parameters()), "lr": 0.1}]
+    optimizer = torch.optim.Adam(groups, lr=0.02)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.98)
+    for _ in range(250):
+        optimizer.zero_grad()
+        loss = (model(x, positions=grid) - wanted).square().mean()
+        loss = loss + (alibi(scores).softmax(-1) - weights).square().sum()
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+    np.testing.assert_allclose(model.inv_freq.detach(), planted, atol=1e-3)
+    np.testing.assert_allclose(alibi.slopes.detach(), slopes, atol=1e-3)
+
+
+class PlainRotary(nn.Module):
+    """The rotation as model code writes it."""
+
+    def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        dim, seq = q.shape[-1], q.shape[-2]
+        angles = torch.arange(seq)[:, None] * 10000.0 ** (-torch.arange(0, dim, 2) / dim)
+        cos, sin = (torch.cat([t, t], -1) for t in (angles.cos(), angles.sin()))
+
+        def turned(x: Tensor) -> Tensor:
+            return x * cos + torch.cat([-x[..., dim // 2 :], x[..., : dim // 2]], -1) * sin
+
+        return turned(q), turned(k)
+
+
+class PlainLearned(nn.Module):
+    def __init__(self, rows: int, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(0.02 * torch.randn(rows, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.weight[: x.shape[-2]]
+
+
+class PlainAlibi(nn.Module):
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.slopes = nn.Parameter(torch.tensor([2.0 ** (-8 * (i + 1) / heads) for i in range(heads)]).double())
+
+    def forward(self, scores: Tensor) -> Tensor:
+        n = scores.shape[-1]
+        distance = torch.arange(n) - torch.arange(n)[:, None]
+        biased = scores + self.slopes.float()[:, None, None] * -distance.abs()
+        return biased.masked_fill(distance > 0, -torch.inf)
+
+
+class TinyModel(nn.Module):
+    """One layer of attention over eight letters."""
+
+    def __init__(self, learned: nn.Module, rotary: nn.Module, alibi: nn.Module) -> None:
+        super().__init__()
+        self.learned, self.rotary, self.alibi = learned, rotary, alibi
+        self.embed, self.out = nn.Embedding(8, 16), nn.Linear(16, 8)
+        self.qkv = nn.Linear(16, 48)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.learned(self.embed(ids))
+        q, k, v = self.qkv(x).unflatten(-1, (3, 2, 8)).permute(2, 0, 3, 1, 4)
+        q, k = self.rotary(q, k)
+        weights = self.alibi(q @ k.mT / 8**0.5).softmax(-1)
+        mixed: Tensor = self.out(x + (weights @ v).transpose(1, 2).flatten(-2))
+        return mixed
+
+
+def curve(make: Callable[[], tuple[nn.Module, nn.Module, nn.Module]]) -> list[float]:
+    """Return 200 losses of a training whose randomness is the same for all."""
+    torch.manual_seed(7)
+    model = TinyModel(*make())
+    state = torch.Generator().manual_seed(8)
+    for parameter in model.parameters():
+        if parameter.dtype == torch.float32:
+            parameter.data = 0.3 * torch.randn(parameter.shape, generator=state)
+    optimizer, losses = torch.optim.SGD(model.parameters(), lr=0.1), []
+    letters = torch.Generator().manual_seed(9)
+    for _ in range(200):
+        start = torch.randint(0, 8, (8, 1), generator=letters)
+        ids = (start + torch.arange(13) * (1 + start % 3)) % 8
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def test_a_tiny_language_model_follows_the_same_curve() -> None:
+    """Learned positions, rotation, learned slopes, by posenc and by plain torch: within 1e-4 at all 200 steps."""
+    alibi = {"causal": True, "learnable_slopes": True}
+    mine = curve(lambda: (pt.LearnedPositions(16, 16), pt.RotaryEmbedding(8, layout="half"), pt.ALiBi(2, **alibi)))
+    plain = curve(lambda: (PlainLearned(16, 16), PlainRotary(), PlainAlibi(2)))
+    assert plain[-1] < 0.7 * plain[0]  # it learns
+    np.testing.assert_allclose(mine, plain, rtol=0, atol=1e-4)
+
+
+def rotated(item: tuple[Any, ...]) -> Any:
+    rope, x, position = item
+    return rope(x, offset=position)
+
+
+class Windows(torch.utils.data.Dataset[Tensor]):
+    """Windows of keys, rotated by whoever loads them."""
+
+    rope = posenc.Rope(8, layout="half")
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, i: int) -> Tensor:
+        return rotated((self.rope, torch.full((4, 8), float(i)), 100 * i))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_data_loaders_rotate_in_their_workers(start: str) -> None:
+    loader = torch.utils.data.DataLoader(Windows(), batch_size=2, num_workers=2, multiprocessing_context=start)
+    found = torch.cat(list(loader))
+    assert_same_bits(found, torch.stack([Windows()[i] for i in range(6)]))
