@@ -232,6 +232,44 @@ def large_tables(way: Way) -> Iterator[Array]:
         yield rope.table(12000, dtype=dtype)[1]
 
 
+def sinusoids(way: Way) -> Iterator[Array]:
+    """Tables of every convention, odd and wide, in both precisions and dtypes."""
+    for name, convention in posenc.additive.CONVENTIONS.items():
+        for dim in (6, 34, 63, 128, 2050, 4099):
+            if dim % 2 and convention.odd == "refused":
+                continue
+            how = {"convention": name, "precision": "exact" if dim % 4 else "float32"}
+            for positions in POSITIONS.values():
+                for dtype in (np.float32, np.float64):
+                    yield joined(
+                        posenc.sinusoidal_table(placed(positions[part], way.shift), dim, dtype=dtype, **how)
+                        for part in slices(way, len(positions))
+                    )
+    yield posenc.timestep_embedding(POSITIONS["fractions"][:20], 321, downscale_freq_shift=0.5, scale=1.5)
+    yield posenc.sinusoidal_grid((5, 7), 32, convention="detr", normalise=True)
+
+
+def sums(way: Way, kind: str) -> Iterator[Array]:
+    """Rows of a table and rows that are made, added: by range, by position, strided, in place; and gradients."""
+    dtype = np.float64 if kind == "float64" else np.float32
+    for dim in (1, 31, 64, 130, 700):
+        x = placed(numbers(kind, (2, 3, 41, dim), key=80 + dim), way.shift)
+        table = placed(posenc.sinusoidal_table(60, dim, dtype=dtype), way.shift)
+        rows, how = integers(41, 60, key=81), {"table_scale": 0.7}
+        own = integers(2 * 41, 60, key=82).reshape(2, 41)
+        yield joined(posenc.add_positions(x[:, :, p], table, offset=p.start, **how) for p in slices(way, 41))
+        yield joined(posenc.add_positions(x[:, :, p], table, positions=rows[p], **how) for p in slices(way, 41))
+        yield posenc.add_positions(x, table[:, ::-1], positions=own, padding_idx=7)
+        yield posenc.add_positions(x, table.astype(x.dtype), positions=own)
+        yield joined(posenc.add_sinusoidal(x[:, :, p], offset=999 + p.start, **how) for p in slices(way, 41))
+        yield posenc.add_sinusoidal(x.transpose(2, 0, 1, 3), positions=np.resize(POSITIONS["hard"], 2), seq_axis=1)
+        yield posenc.position_table_gradient(x, 60, positions=own, **how)
+        yield posenc.add_positions(x[..., ::-1], table, out=x[..., ::-1])
+    large = placed(numbers(kind, (3, 1500, 1100 // x.itemsize), key=83), way.shift)
+    yield posenc.add_sinusoidal(large, out=large)
+    yield posenc.position_table_gradient(large, 1500)
+
+
 def streamed(way: Way) -> Iterator[Array]:
     """Above 32 MiB, where results are written past the caches: whole calls only."""
     for kind in ("float32", "bfloat16"):
@@ -260,6 +298,8 @@ GROUPS: dict[str, Callable[[Way], Iterator[Array]]] = {
     **{f"by tables {kind}": lambda way, kind=kind: by_tables(way, kind) for kind in KINDS},
     **{f"large {kind}": lambda way, kind=kind: large(way, kind) for kind in KINDS},
     "large tables": large_tables,
+    "sinusoids": sinusoids,
+    **{f"sums {kind}": lambda way, kind=kind: sums(way, kind) for kind in KINDS},
 }
 STREAMED = {"streamed": streamed}
 
