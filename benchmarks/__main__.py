@@ -12,14 +12,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import add, harness, machine, report, rotate, scaled, tables
+from benchmarks import add, attention, harness, machine, report, rotate, scaled, tables
 from benchmarks.harness import Bench, Effort, Result, Row
 
 RESULTS = Path(__file__).with_name("results")
 
 
 def _builders() -> dict[str, Any]:
-    return {**rotate.builders(), **tables.builders(), **scaled.builders(), **add.builders()}
+    return {**rotate.builders(), **tables.builders(), **scaled.builders(), **add.builders(), **attention.builders()}
 
 
 def _arguments() -> argparse.Namespace:

@@ -16,6 +16,7 @@ COMPILED = "transformers, torch.compile, new"
 ORT = ("onnxruntime, com.microsoft, given", "onnxruntime, ai.onnx 23, given")
 NUMBA = ("numba loop, in place", "numba loop, blocked, in place")
 COMPLEX, TORCHTUNE = "torch complex (Meta's), new", "torchtune, new"
+ATTENTION, ONE_PASS = "posenc, position_sanity_check", "one pass over the memory (NumPy's max)"
 WITH_AVX512, WITHOUT = 2.5, 3.8
 
 
@@ -54,6 +55,7 @@ def _against_limits() -> Iterator[Goal]:
     yield Goal("prefill-float16-interleaved-*", (1, 2), TABLES, SCALE, 1.7)
     yield Goal("prefill-bfloat16-*", (1, 2), TABLES, SCALE, 1.4)
     yield Goal(f"{f32}-*", (1, 2), TABLES_GIVEN, STREAM, 1.2)
+    yield Goal("attention-*", (1, 2), ATTENTION, ONE_PASS, 2.0)
     yield Goal("decode-*", (1, 2), ROPE, "", 1.2)
     yield Goal("decode-*", (1, 2), TORCH, "", 1.8)
     yield Goal("batched-float32-*", (1, 2), ROPE, SCALE, 1.3)

@@ -258,7 +258,6 @@ class Plan:
         self.width = min(_LARGEST_BLOCK, -(-n // GROUPS))
         self.at = np.arange(self.query0, self.query1) + shift - key0  # the key of each query
         self.seen = self.at + 1, n - 1 - self.at
-        self.group = np.searchsorted(self.starts, np.arange(len(self.at)), "right") - 1
         first = np.arange(0, n, self.width)
         reach = self.at[:, None] - (first + (np.minimum(first + self.width, n) - first - 1) / 2)
         self.per_distance = tuple(1 / np.maximum(seen, 1) for seen in self.seen)
@@ -299,15 +298,21 @@ def _tally_sample(head: HeadSums, sample: Sample, leading: int, trailing: int) -
 def _add_rows(head: HeadSums, plan: Plan, mass: Floats, sides: Floats) -> None:
     """Rows by how many distances they see, and how they lean: distance d on a side of n is (d + 1/2) / n of the way."""
     lively = sides[:, 0] + sides[:, 2] > 0
-    lean = 0.0
-    # sums of distance * weight; the future begins at distance 1
-    reach = plan.at * sides[:, 0] - sides[:, 1], sides[:, 3] - (plan.at + 1) * sides[:, 2]
     for which, side in enumerate((head.past, head.future)):
-        n, weight, size = plan.seen[which], sides[:, 2 * which], side.mass.shape[1]
-        side.mass += np.bincount(plan.group * size + n, weight, minlength=GROUPS * size).reshape(GROUPS, size)
-        side.counts += np.bincount(n, lively, minlength=size)
-        lean += float(weight.sum() - (2 * reach[which] + weight) @ plan.per_distance[which])
-    head.lean += lean
+        weight, moment = sides[:, 2 * which], sides[:, 2 * which + 1]
+        total = float(weight.sum())
+        # n goes up by one from row to row for the past, down by one for the future: the same as slices
+        step = 1 - 2 * which
+        first = int(plan.seen[which][0 if step > 0 else -1])
+        side.counts[first : first + len(weight)] += lively[::step]
+        if total == 0:
+            continue
+        for group, (start, stop) in enumerate(itertools.pairwise((*plan.starts.tolist(), len(weight)))):
+            n = int(plan.seen[which][start if step > 0 else stop - 1])
+            side.mass[group, n : n + stop - start] += weight[start:stop][::step]
+        # sums of distance * weight; the future begins at distance 1, which counts as 0 here
+        reach = moment - (plan.at + 1) * weight if which else plan.at * weight - moment
+        head.lean += total - float((2 * reach + weight) @ plan.per_distance[which])
     for to, rows in ((head.tilt, mass * plan.tilt), (head.tiles, mass)):
         tiles = np.add.reduceat(np.add.reduceat(rows, plan.starts, 0), plan.block_starts, 1)
         to[: tiles.shape[0], : tiles.shape[1]] += tiles
@@ -323,7 +328,7 @@ def _outside(sample: Sample, plan: Plan) -> Floats:
 
 
 def _add_row_sums(head: HeadSums, sums: Floats) -> None:
-    full = sums[sums > 0]
+    full = sums if sums.min() > 0 else sums[sums > 0]
     head.rows += len(sums)
     head.empty += len(sums) - len(full)
     if len(full):
