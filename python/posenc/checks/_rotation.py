@@ -13,6 +13,7 @@ from posenc.checks._judging import distance
 from posenc.checks._naming import Named, name_frequencies, rope_of, system_of
 from posenc.checks._reproducing import applied, as_float32, gap_of, random_answer
 from posenc.checks._spectrum import nice
+from posenc.checks._words import direction_of, facts_of, words_of
 from posenc.checks.identification import Identification
 from posenc.rotary import Rope
 
@@ -322,8 +323,8 @@ def _reproduced(
     assert best is not None
     gap, rope = best
     precision = rope.precision if isinstance(rope, Rope) else rope.ropes[0].precision
-    facts = _facts(layout, named, rope, factor, origin, theta_sign(named), other, gap, precision)
-    words = _words(layout, named, head_dim, factor, origin, facts)
+    facts = facts_of(layout, named, rope, factor, origin, direction_of(named), other, gap, precision)
+    words = words_of(layout, named, head_dim, factor, origin, facts)
     notes = (*named.notes, *((f"the rotation of {system[0]} in posenc.axes.SYSTEMS",) if system else ()))
     fits = named.known and (gap < _ROUNDING or as_float32(rope, x, where + origin, actual, swapped))
     if fits and gap >= _ROUNDING:
@@ -347,59 +348,6 @@ def _reproduced(
     from posenc.checks._explaining import explained
 
     return explained(found, probes, rope, x, where + origin, actual, stable, layout, measured, factor)
-
-
-def theta_sign(named: Named) -> int:
-    """Return -1 for a clockwise rotation, 1 for the usual one, 0 where pairs differ."""
-    signs = set(np.sign(named.inv_freq[named.inv_freq != 0]).tolist())
-    return int(signs.pop()) if len(signs) == 1 else 0
-
-
-def _facts(
-    layout: _pairs.Layout,
-    named: Named,
-    rope: Any,
-    factor: float,
-    origin: float,
-    sign: int,
-    other: float,
-    gap: float,
-    precision: str,
-) -> dict[str, Any]:
-    distinct = gap < 0.2 * other
-    return {
-        "layout": layout.name,
-        "rotary_dim": layout.rotary_dim,
-        "rotary_offset": layout.rotary_offset,
-        "direction": {1: "counterclockwise", -1: "clockwise", 0: "both"}[sign],
-        "base": named.base,
-        "scaling": None if named.scaling is None else repr(named.scaling),
-        "attention_factor": factor,
-        "position_offset": origin,
-        "axes": rope.axes,
-        "sections": named.sections,
-        "axes_order": named.order,
-        "axis_of_freq": None if getattr(rope, "axis_of_freq", None) is None else rope.axis_of_freq.tolist(),
-        "angles": precision if distinct else "exact or float32: no probe tells them apart",
-        "table_precision": None,
-    }
-
-
-def _words(
-    layout: _pairs.Layout, named: Named, head_dim: int, factor: float, origin: float, facts: dict[str, Any]
-) -> str:
-    parts = [layout.name]
-    if layout.rotary_dim != head_dim:
-        at = f" from element {layout.rotary_offset}" if layout.rotary_offset else ""
-        parts.append(f"{layout.rotary_dim} of {head_dim} elements{at}")
-    parts.append(named.words)
-    if facts["direction"] != "counterclockwise":
-        parts.append(facts["direction"])
-    if factor != 1:
-        parts.append(f"attention factor {factor:.8g}")
-    if origin:
-        parts.append(f"positions {origin:+g}")
-    return ", ".join(parts)
 
 
 # ---- scalings that depend on the length
