@@ -15,7 +15,8 @@ PE_FN F window(const float *row, size_t entries, int32_t least, const int32_t *i
     return f_window(row + (first - least), index, first);
 }
 
-PE_KERNEL void pick(const struct pe_pick *job) {
+PE_KERNEL void pick(const struct pe_pick *given) {
+    const struct pe_pick copy = *given, *job = &copy; /* stores to y cannot change it */
     for (size_t r = 0; r < job->rows; r++) {
         const int32_t *index = job->index - r;
         const float *row = job->table + (ptrdiff_t)r * job->table_step;
@@ -39,7 +40,8 @@ PE_FN void pick_far(const struct pe_pick *job, size_t c) {
     }
 }
 
-PE_KERNEL void pick_columns(const struct pe_pick *job) {
+PE_KERNEL void pick_columns(const struct pe_pick *given) {
+    const struct pe_pick copy = *given, *job = &copy;
     int far = job->index[job->rows - 1] == job->index[-(ptrdiff_t)(job->columns - 1)];
     for (size_t c = 0; c < job->columns; c += FL) {
         if (far) {
