@@ -2,6 +2,7 @@
 
 from posenc.bias import gradients, relative_gradients
 from posenc.bias.alibi import add_alibi, alibi_bias, alibi_slopes
+from posenc.bias.content import Disentangled, TransformerXL
 from posenc.bias.deberta import add_disentangled_bias, deberta_bucket, deberta_index, disentangled_bias
 from posenc.bias.families import bloom_alibi, bloom_positions, falcon_alibi, mpt_alibi
 from posenc.bias.kerple import Kerple
@@ -30,7 +31,9 @@ __all__ = [
     "T5",
     "Alibi",
     "Bias",
+    "Disentangled",
     "Kerple",
+    "TransformerXL",
     "WindowBias",
     "add_alibi",
     "add_disentangled_bias",
