@@ -227,6 +227,25 @@ def add_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[[],
     return right, wrong
 
 
+def tally_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[[], object]]]:
+    sums = np.zeros(11), np.empty((4, 3)), np.empty((4, 4))
+    right = [
+        lambda: _core.tally(w.half, 3, 0, *sums),
+        lambda: _core.tally(w.x[0, 0], 3, 0, *sums),
+        lambda: _core.tally(-w.half, 3, 0, *sums),  # which answers where the bad weight is
+    ]
+    wrong = [
+        lambda: _core.tally(w.x, 3, 0, *sums),
+        lambda: _core.tally(w.integers, 3, 0, *sums),
+        lambda: _core.tally(w.half, 0, 0, *sums),
+        lambda: _core.tally(w.half, "3", 0, *sums),
+        lambda: _core.tally(w.half, 3, 0, w.inv_freq, *sums[1:]),
+        lambda: _core.tally(w.half, 3, 0, *sums[:2], w.offsets),
+        lambda: _core.tally(w.half),
+    ]
+    return right, wrong
+
+
 def other_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[[], object]]]:
     right = [
         lambda: _core.spec(w.inv_freq, w.axes, 0, 8, 0, 1.0, False),
@@ -275,7 +294,9 @@ def assert_no_leak(calls: list[Callable[[], object]], watched: Watched, count: i
     assert abs(sys.getrefcount(None) - nones) < LEAK_SLACK
 
 
-@pytest.mark.parametrize("make", [rotate_calls, apply_calls, add_calls, gradient_calls, table_calls, other_calls])
+@pytest.mark.parametrize(
+    "make", [rotate_calls, apply_calls, add_calls, gradient_calls, table_calls, tally_calls, other_calls]
+)
 @pytest.mark.parametrize("fails", [False, True], ids=["success", "error"])
 def test_no_leaks(make: Callable[[Watched], tuple[list[Any], list[Any]]], fails: bool) -> None:
     """Every function of the extension, on every path that returns and every path that raises."""
