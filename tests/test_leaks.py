@@ -160,6 +160,49 @@ def gradient_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callabl
     return right, wrong
 
 
+def bias_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[[], object]]]:
+    here, mask, slopes = (None, None, 4), (1, 3.0, np.inf, 1.0), (np.ones((1, 3, 2)), False)
+    table, index = np.ones((4, 3), np.float32), np.zeros(5, np.int32)
+    looked_up = (table, "nh", index, -2, 1.0)
+
+    def add(x: Any, out: Any = None, where: Any = here, term: Any = slopes) -> object:
+        return _core.add_bias(x, out, where, mask, term, 2**40, False)
+
+    def gradient(x: Any, where: Any = here, term: Any = slopes) -> object:
+        return _core.bias_gradient(x, where, mask, term, np.zeros((3, 4)))
+
+    right = [
+        lambda: add(w.x),
+        lambda: add(w.x, w.y),
+        lambda: add(w.x, w.x, (w.rows, None, 0)),
+        lambda: add(w.x, w.y, (w.narrow, None, 0), looked_up),
+        lambda: add(None, w.y, term=looked_up),
+        lambda: add(w.brain, term=None),
+        lambda: _core.add_bias(w.x, None, here, mask, slopes, 0, False),
+        lambda: gradient(w.x),
+        lambda: gradient(w.x, (w.narrow, None, 0), looked_up),
+    ]
+    wrong = [
+        lambda: add(w.integers),
+        lambda: add(w.offsets),
+        lambda: add(w.x, w.integers),
+        lambda: add(w.x, w.read_only),
+        lambda: add(w.x, w.x[::-1]),
+        lambda: add(w.x, None, (w.few, None, 0)),
+        lambda: add(w.x, None, (w.bad, None, 0)),
+        lambda: add(w.x, None, (w.half[0, :4], None, 0)),
+        lambda: add(w.k),
+        lambda: add(w.x, term=(w.integers, "nh", index, -2, 1.0)),
+        lambda: add(w.x, term=(table, "hn", index, -2, 1.0)),
+        lambda: add(w.x, term=(table, "nh", index + 9, -2, 1.0)),
+        lambda: add(w.x, None, (w.bad, None, 0), looked_up),
+        lambda: gradient(w.integers),
+        lambda: gradient(w.x, (w.few, None, 0)),
+        lambda: _core.add_bias(w.x),
+    ]
+    return right, wrong
+
+
 def table_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[[], object]]]:
     right = [
         lambda: w.table(4),
@@ -295,7 +338,8 @@ def assert_no_leak(calls: list[Callable[[], object]], watched: Watched, count: i
 
 
 @pytest.mark.parametrize(
-    "make", [rotate_calls, apply_calls, add_calls, gradient_calls, table_calls, tally_calls, other_calls]
+    "make",
+    [rotate_calls, apply_calls, add_calls, gradient_calls, bias_calls, table_calls, tally_calls, other_calls],
 )
 @pytest.mark.parametrize("fails", [False, True], ids=["success", "error"])
 def test_no_leaks(make: Callable[[Watched], tuple[list[Any], list[Any]]], fails: bool) -> None:

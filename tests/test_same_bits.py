@@ -206,6 +206,25 @@ def by_tables(way: Way, kind: str) -> Iterator[Array]:
 apply = posenc.apply_rotary_emb
 
 
+def biases(way: Way, kind: str) -> Iterator[Array]:
+    """Lines, lookups and masks: counted positions and listed ones, few queries and many; one call above 4 MiB."""
+    slopes, table = posenc.alibi_slopes(6), numbers("float32", (32, 6), key=70)
+    mask = {"causal": True, "window": 50, "sinks": 2}
+    for queries, keys in ((37, 75), (3, 2100), (9, 130)):
+        x = placed(numbers(kind, (2, 6, queries, keys), key=keys), way.shift)
+        where = {"query_positions": integers(queries, 4000, key=71), "key_positions": integers(keys, 4000, key=72)}
+        for options in ({}, mask, {**where, **mask}):
+            rows = [(part, dict(options)) for part in slices(way, queries)]
+            for part, own in rows:
+                own["query_positions"] = own.get("query_positions", np.arange(keys - queries, keys))[part]
+            yield joined(posenc.add_alibi(x[:, :, part], slopes, **own) for part, own in rows)
+            yield joined(posenc.add_t5_bias(x[:, :, part], table, bidirectional=True, **own) for part, own in rows)
+            yield posenc.add_alibi(x[..., ::-1], slopes, form="key", **options)
+    many = placed(numbers(kind, (1, 6, 520, 2050 if kind != "float64" else 1025), key=73), way.shift)
+    yield posenc.add_alibi(many, slopes, right_slopes=slopes[::-1], out=many)
+    yield posenc.add_t5_bias(many, table, bidirectional=False, causal=True, out=many)
+
+
 def large(way: Way, kind: str) -> Iterator[Array]:
     """Above 4 MiB, where calls are split."""
     heads = 32 // KINDS[kind].itemsize
@@ -296,6 +315,7 @@ GROUPS: dict[str, Callable[[Way], Iterator[Array]]] = {
     **{f"strided {kind}": lambda way, kind=kind: strided(way, kind) for kind in KINDS},
     **{f"own positions {kind}": lambda way, kind=kind: own_positions(way, kind) for kind in KINDS},
     **{f"by tables {kind}": lambda way, kind=kind: by_tables(way, kind) for kind in KINDS},
+    **{f"biases {kind}": lambda way, kind=kind: biases(way, kind) for kind in KINDS},
     **{f"large {kind}": lambda way, kind=kind: large(way, kind) for kind in KINDS},
     "large tables": large_tables,
     "sinusoids": sinusoids,

@@ -187,3 +187,27 @@ def test_tensors(tensor: torch.Tensor) -> None:
     assert_no_copy(lambda: rope(turned, seq_axis=0, out=turned))
     assert tensor.data_ptr() == turned.data_ptr() == address
     assert out.data_ptr() == other
+
+
+SCORES: dict[str, Callable[[], np.ndarray]] = {
+    "contiguous": lambda: filled(2, 4, 1024, 1024),
+    "bfloat16": lambda: filled(2, 8, 1024, 1024, dtype=ml_dtypes.bfloat16),
+    "heads behind the queries": lambda: filled(2, 1024, 4, 1024).transpose(0, 2, 1, 3),
+    "strided": lambda: filled(2, 4, 1024, 1024)[..., ::-1, ::-1],
+}
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_biases(name: str) -> None:
+    """In place, and into a given array; nothing of the scores' size, nor of a head's (4 MiB), is built."""
+    x, out = SCORES[name](), SCORES[name]()
+    heads, table, address = x.shape[1], np.ones((32, x.shape[1]), np.float32), x.ctypes.data
+    slopes, key = posenc.alibi_slopes(heads), np.arange(1024)[::-1]
+    for target in (x, out):
+        assert_no_copy(lambda target=target: posenc.add_alibi(x, slopes, causal=True, out=target))
+        assert_no_copy(lambda target=target: posenc.add_alibi(x, slopes, key_positions=key, window=9, out=target))
+        assert_no_copy(lambda target=target: posenc.add_t5_bias(x, table, bidirectional=True, out=target))
+        assert_no_copy(lambda target=target: posenc.mask_scores(x, causal=True, window=100, sinks=4, out=target))
+    assert_no_copy(lambda: posenc.bias.gradients.of_slopes(x))
+    assert_no_copy(lambda: posenc.bias.gradients.of_t5_table(x, bidirectional=True))
+    assert posenc.add_alibi(x, slopes, out=x).ctypes.data == address

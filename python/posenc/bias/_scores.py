@@ -77,7 +77,13 @@ def where_of(shape: tuple[int, ...], query_positions: Any, key_positions: Any) -
 
 
 def add(scores: Any, out: Any, where: Where, mask: Mask, term: Any) -> Any:
-    """Add a term to scores where the mask sees the key, or write it where scores is None."""
+    """Add a term to scores where the mask sees the key."""
+    if scores is None:  # which C takes for a bias without scores
+        raise TypeError(f"scores must be a NumPy array or a torch CPU tensor, got {type(None)}")
+    return _add(scores, out, where, mask, term)
+
+
+def _add(scores: Any, out: Any, where: Where, mask: Mask, term: Any) -> Any:
     result = _core.add_bias(scores, out, where, mask, term, runtime.SPLIT_BYTES, False)
     if type(result) is int:
         return _parts.add_bias(scores, out, where, mask, term, result)
@@ -90,7 +96,7 @@ def dense(shape: tuple[int, ...], dtype: npt.DTypeLike, out: Any, where: Where, 
         out = np.empty(shape, float_dtype(dtype))
     elif shape_of(out) != shape:
         raise ValueError(f"out must have shape {shape}, got {shape_of(out) or check.shown(out)}")
-    return add(None, out, where, mask, term)
+    return _add(None, out, where, mask, term)
 
 
 def float_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:

@@ -84,7 +84,8 @@ def of_slopes(
     targets = _targets(out, (rows, shape[-3]) if per_batch else (shape[-3],), sides)
     _scores.gradient_sums(grad, where, _scores.mask_of(causal, window, sinks), (slopes, of_key), sums)
     before, after = sums[..., 0], sums[..., 1]
-    found = [-before, -after] if sides else [after - before if of_key else -(before + after)]
+    with np.errstate(invalid="ignore"):  # infinite gradients are the caller's
+        found = [-before, -after] if sides else [after - before if of_key else -(before + after)]
     for target, gradient in zip(targets, found, strict=True):
         target += gradient if per_batch else gradient[0]
     return tuple(targets) if sides else targets[0]
