@@ -12,14 +12,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import add, attention, harness, machine, report, rotate, scaled, tables
+from benchmarks import add, attention, bias, harness, machine, report, rotate, scaled, tables
 from benchmarks.harness import Bench, Effort, Result, Row
 
 RESULTS = Path(__file__).with_name("results")
 
 
 def _builders() -> dict[str, Any]:
-    return {**rotate.builders(), **tables.builders(), **scaled.builders(), **add.builders(), **attention.builders()}
+    makers = (rotate, tables, scaled, add, attention, bias)
+    return {name: builder for maker in makers for name, builder in maker.builders().items()}
 
 
 def _arguments() -> argparse.Namespace:

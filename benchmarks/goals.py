@@ -106,9 +106,21 @@ def _scaled() -> Iterator[Goal]:
         yield Goal("config", (1,), f"posenc, {config}", "", 200)
 
 
+def _biases() -> Iterator[Goal]:
+    both, mine, ready = (1, 2), "posenc, in place", "torch add_ of a ready bias, in place"
+    for bench, most in (("plain", 1.05), ("causal", 1.05), ("skip", 0.75)):
+        yield Goal(f"bias-alibi-{bench}", both, mine, SCALE, most)
+        yield Goal(f"bias-alibi-{bench}", both, mine, ready, 1 / 2)
+        yield Goal(f"bias-alibi-{bench}", both, mine, "torch builds and adds, in place", 1 / 8)
+    yield Goal("bias-t5", both, mine, SCALE, 1.5)
+    yield Goal("bias-alibi-built", both, "posenc, given", "fill, non-temporal stores", 1.1)
+    yield Goal("bias-alibi-built", both, "posenc, given", "NumPy, given", 1 / 5)
+    yield Goal("bias-alibi-built", both, "posenc, given", "torch, new", 1 / 9)
+
+
 def goals(avx512: bool) -> list[Goal]:
     """Return all goals."""
-    return [*_against_limits(), *_against_peers(), *_tables(avx512), *_scaled(), *_add()]
+    return [*_against_limits(), *_against_peers(), *_tables(avx512), *_scaled(), *_add(), *_biases()]
 
 
 def _line(goal: Goal, result: Result, rows: dict[str, Row]) -> str:

@@ -52,6 +52,15 @@ def rows(n):
     x, at = np.broadcast_to(np.float16(1), (n, 2)), np.broadcast_to(np.int64(3), n)
     return lambda: _core.apply(x, *rope.table(4), None, at, 0, -2, 0, 0, False, 0, False)
 
+def biases(n):
+    x = np.ones((1, n // 64, 64), np.float16)
+    at = {"query_positions": np.zeros(n // 64, np.int64), "key_positions": np.arange(64)}
+    return lambda: posenc.add_alibi(x, [1.0], causal=True, **at, out=x)
+
+def bias_gradients(n):
+    grad = np.broadcast_to(np.float16(1), (1, n // 64, 64))
+    return lambda: posenc.bias.gradients.of_slopes(grad)
+
 def answer(call, delay):
     sent = []
     def interrupt():
@@ -73,6 +82,7 @@ def answer(call, delay):
 
 found = {}
 most_tokens = {rotate: 1 << 27, table: 1 << 27, positions: 1 << 40, rows: 1 << 40}  # the last two take no memory
+most_tokens |= {biases: 1 << 28, bias_gradients: 1 << 29}
 for make, most in most_tokens.items():
     call, whole = long_enough(make, most)
     found[make.__name__] = {"whole": whole, "answers": [answer(call, 0.2 * whole) for _ in range(5)]}
@@ -96,7 +106,7 @@ def test_interrupts_are_answered(count: int) -> None:
     after the other four fifths, each time.
     """
     found = json.loads(run_python(INTERRUPT, count, timeout=120))
-    for name in ("rotate", "table", "positions", "rows"):
+    for name in ("rotate", "table", "positions", "rows", "biases", "bias_gradients"):
         whole, answers = found[name]["whole"], found[name]["answers"]
         assert None not in answers, f"{name}: not interrupted inside the call, {found[name]}"
         assert 0.8 * whole > 1.5 * (PROMISE + TOLERANCE), f"{name} is too short to show anything: {whole} s"

@@ -16,11 +16,7 @@ PE_KERNEL void PE_NAME(line)(const struct pe_line_run *run) {
     PE_T *y = (PE_T *)run->y;
     PE_VEC slope = PE_OP(set)((PE_R)run->slope);
     size_t i = 0, n = run->n;
-    const char *ahead = run->ahead;
-    for (; i + PE_LANES <= n; i += PE_LANES) {
-        if (ahead) PE_PREFETCH(ahead + i * sizeof(PE_T));
-        PE_NAME(line_step)(x + i, y + i, slope, run->first + (int32_t)i, PE_LANES);
-    }
+    for (; i + PE_LANES <= n; i += PE_LANES) PE_NAME(line_step)(x + i, y + i, slope, run->first + (int32_t)i, PE_LANES);
     if (i < n) PE_NAME(line_step)(x + i, y + i, slope, run->first + (int32_t)i, n - i);
 }
 

@@ -173,7 +173,6 @@ struct pe_line_run {
     double slope;
     int32_t first;
     size_t n;
-    const char *ahead; /* n elements that come next, or NULL; as for a rotation */
 };
 typedef void pe_line_kernel(const struct pe_line_run *run);
 

@@ -35,12 +35,7 @@ static void try_line(const struct pe_kernels *kernels, struct source *s) {
     clear(&x), clear(&y);
     fill(s, x.from, n, trial.dtype, trial.values);
     keep(&x), keep(&y);
-    struct pe_line_run run = {.x = x.from,
-                              .y = y.from,
-                              .slope = trial.scale,
-                              .first = draw_first(s, n),
-                              .n = n,
-                              .ahead = one_in(s, 2) ? memory[0].end : NULL};
+    struct pe_line_run run = {.x = x.from, .y = y.from, .slope = trial.scale, .first = draw_first(s, n), .n = n};
     const char *from = in_image(&x, x.from);
     for (size_t i = 0; i < n; i++)
         store_bits(in_image(&y, y.from) + i * size, size,
