@@ -5,18 +5,6 @@
 #ifndef POSENC_TESTS_CHECKASM_ADD_H
 #define POSENC_TESTS_CHECKASM_ADD_H
 
-/* x + scale*t as bits; each product has a variable of its own, as in testing.h */
-static uint64_t sum_of(enum pe_dtype dtype, const void *x, const void *t, double scale) {
-    if (dtype == PE_F64) {
-        double a, b;
-        memcpy(&a, x, 8), memcpy(&b, t, 8);
-        double product = scale * b, sum = a + product;
-        return load_bits(&sum, 8);
-    }
-    float a = widen(x, dtype), b = widen(t, PE_F32), product = (float)scale * b;
-    return narrow(a + product, dtype);
-}
-
 static void add_by_loop(const struct pe_add *run, const char *x, char *y) {
     size_t size = pe_itemsize(trial.dtype), table_size = trial.dtype == PE_F64 ? 8 : 4;
     for (size_t j = 0; j < run->rows; j++, x += run->x_step, y += run->y_step)

@@ -6,6 +6,7 @@
  * Prints one hash of fixed results for each level: the same on every level and every processor.
  */
 #include "cases.h"
+#include "core_add.h"
 
 static unsigned long long seed = 1, calls = 3000, call;
 static const struct rotation_case *current;
@@ -63,6 +64,19 @@ static void test_rotations(void) {
         }
     }
     current = NULL;
+}
+
+static void test_additions(void) {
+    static struct add_case c;
+    struct source s = {.state = seed};
+    for (call = 0; call < calls; call++) {
+        struct source before = s;
+        for (int level = 0; level < pe_level_count(); level++) {
+            s = before;
+            while (!draw_addition(&s, &c)) continue;
+            if (!addition_is_right(&c, pe_level(level))) fail_on("addition by its definition", pe_level(level));
+        }
+    }
 }
 
 /* cos and sin of pe_table against the definition of a row */
@@ -317,6 +331,7 @@ int main(int argc, char **argv) {
     test_stopping();
     test_tables();
     test_rotations();
+    test_additions();
     for (int level = 0; level < pe_level_count(); level++)
         printf("hash core %-8s %016llx\n", pe_level(level)->name, (unsigned long long)hash_level(pe_level(level)));
     printf("%s\n", failures ? "FAILED" : "all as they should be");

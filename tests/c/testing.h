@@ -161,4 +161,18 @@ static inline void turn(enum pe_dtype dtype, const void *a, const void *b, const
     *first = narrow(xc - ys, dtype), *second = narrow(yc + xs, dtype);
 }
 
+/* ---- one sum ---- */
+
+/* x + scale*t as bits; each product has a variable of its own, as above */
+static inline uint64_t sum_of(enum pe_dtype dtype, const void *x, const void *t, double scale) {
+    if (dtype == PE_F64) {
+        double a, b;
+        memcpy(&a, x, 8), memcpy(&b, t, 8);
+        double product = scale * b, sum = a + product;
+        return load_bits(&sum, 8);
+    }
+    float a = widen(x, dtype), b = widen(t, PE_F32), product = (float)scale * b;
+    return narrow(a + product, dtype);
+}
+
 #endif
