@@ -12,14 +12,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import add, attention, bias, harness, machine, report, rotate, scaled, tables
+from benchmarks import add, attention, bias, harness, machine, report, rotate, scaled, tables, train
 from benchmarks.harness import Bench, Effort, Result, Row
 
 RESULTS = Path(__file__).with_name("results")
 
 
 def _builders() -> dict[str, Any]:
-    makers = (rotate, tables, scaled, add, attention, bias)
+    makers = (rotate, tables, scaled, add, attention, bias, train)
     return {name: builder for maker in makers for name, builder in maker.builders().items()}
 
 
