@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -435,3 +436,27 @@ def test_large_results_keep_their_order() -> None:
         q, k = pt.rotate(rope, x, x[:, :1])
         assert_same_bits(k, rope(x[:, :1]))
         assert_same_bits(q, rope(x))
+
+
+def test_memory_is_that_of_outputs_and_gradients() -> None:
+    """Measured: NumPy's allocations and torch's, over a forward and backward pass of 16 MiB."""
+    rope = posenc.Rope(128, layout="half")
+    x = noise(1, 8, 4096, 128, dtype=torch.float32)
+    grad = torch.ones_like(x)
+    learned = torch.tensor(rope.inv_freq, requires_grad=True)
+    size, slack = x.numel() * 4, 1 << 18
+    for inv_freq, inputs in ((None, (x,)), (learned, (x, learned))):
+
+        def step(inv_freq: Any = inv_freq, inputs: Any = inputs) -> None:
+            y = pt.rotate(rope, x, inv_freq=inv_freq)
+            torch.autograd.grad(y, inputs, grad)
+
+        step()
+        tracemalloc.start()
+        step()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert 2 * size <= peak <= 2 * size + slack
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+            step()
+        assert sum(max(0, event.self_cpu_memory_usage) for event in profile.key_averages()) <= slack
