@@ -222,6 +222,27 @@ def test_frequencies_of_no_rule_are_measured() -> None:
     assert np.allclose(found.rope.inv_freq, given, rtol=1e-6)
     assert found.residual < 1e-4
     assert found.runner_up is not None
+    assert found.runner_up[1] > 0.1
+
+
+def test_the_runner_up_is_compared_with_the_function_as_the_answer_is() -> None:
+    """Of two rules whose frequencies both fit, the better reproduces the function better, float32 angles or not."""
+
+    def in_float32(x: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        steps = 1 / np.float32(1e5) ** (np.arange(0, 64, 2, dtype=np.float32) / np.float32(64))
+        return rotated_by(positions.astype(np.float32)[:, None] * steps, x)
+
+    def rotated_by(angles: np.ndarray, x: np.ndarray) -> np.ndarray:
+        a, b = x[..., :32], x[..., 32:]
+        cos, sin = np.cos(angles), np.sin(angles)
+        return np.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(np.float32)
+
+    found = identify(in_float32, 64)
+    assert found.ok
+    assert found.runner_up is not None
+    assert found.residual <= found.runner_up[1] * 1.5
+    scaled = identify(called(Rope(64, layout="half", scaling=posenc.scaling.Llama3(factor=8.0))), 64)
+    assert scaled.residual < 1e-5 < 1e-3 < scaled.runner_up[1]
 
 
 def test_wrong_parameters() -> None:

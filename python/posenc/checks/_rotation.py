@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from posenc.checks import _angles, _pairs, _probing
+from posenc.checks import _angles, _pairs, _probing, _spectrum
 from posenc.checks._faults import Finding
 from posenc.checks._judging import distance
 from posenc.checks._naming import Named, name_frequencies, rope_of, system_of
@@ -294,6 +294,17 @@ def _named(probes: Probes, layout: _pairs.Layout, measured: Measured, factor: fl
     return found
 
 
+def _rival(named: Named) -> Named | None:
+    """Return the next best rule in the place of the best one, to be compared with the function in the same way."""
+    fit = named.runner_up
+    made = None if fit is None else _spectrum.frequencies(fit.base, fit.scaling, 2 * len(named.inv_freq))
+    if made is None:
+        return None
+    return replace(
+        named, inv_freq=np.where(named.inv_freq < 0, -made, made), known=True, base=fit.base, scaling=fit.scaling
+    )
+
+
 def _reproduced(
     probes: Probes,
     layout: _pairs.Layout,
@@ -329,10 +340,13 @@ def _reproduced(
     fits = named.known and (gap < _ROUNDING or as_float32(rope, x, where + origin, actual, swapped))
     if fits and gap >= _ROUNDING:
         facts["angles"] = "float32, by other steps than transformers'"
-    runner_up = (
-        None
-        if named.runner_up is None
-        else (f"{named.runner_up.name}, base {named.runner_up.base:.6g}", named.runner_up.relative)
+    rival = _rival(named)
+    runner_up = rival and (
+        f"{named.runner_up.name}, base {named.runner_up.base:.6g}",
+        min(
+            gap_of(rope_of(rival, layout, head_dim, axis_of, factor, p), x, where + origin, actual, swapped)
+            for p in ("float32", "exact")
+        ),
     )
     found = Identification(
         fits, "rotation", words if named.known else f"{words} (frequencies as measured)", rope, facts, gap,
