@@ -340,14 +340,11 @@ def _reproduced(
     fits = named.known and (gap < _ROUNDING or as_float32(rope, x, where + origin, actual, swapped))
     if fits and gap >= _ROUNDING:
         facts["angles"] = "float32, by other steps than transformers'"
-    rival = _rival(named)
-    runner_up = rival and (
-        f"{named.runner_up.name}, base {named.runner_up.base:.6g}",
-        min(
-            gap_of(rope_of(rival, layout, head_dim, axis_of, factor, p), x, where + origin, actual, swapped)
-            for p in ("float32", "exact")
-        ),
-    )
+    runner_up = None
+    if (rival := _rival(named)) is not None:
+        ropes = [rope_of(rival, layout, head_dim, axis_of, factor, p) for p in ("float32", "exact")]
+        distance_left = min(gap_of(r, x, where + origin, actual, swapped) for r in ropes)
+        runner_up = (f"{named.runner_up.name}, base {named.runner_up.base:.6g}", distance_left)
     found = Identification(
         fits, "rotation", words if named.known else f"{words} (frequencies as measured)", rope, facts, gap,
         runner_up, (), notes, lambda x, positions: applied(rope, x, np.asarray(positions) + origin, swapped),
