@@ -15,7 +15,6 @@ True
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from posenc.bias import add_alibi, add_t5_bias, alibi_bias, alibi_slopes, mask_scores, t5_bias, t5_bucket
 from posenc.rotary import Rope
 from posenc.runtime import get_num_threads, set_num_threads, show_runtime
 from posenc.tables import apply_rotary_emb, rotary_table
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
         sinusoidal_table,
         timestep_embedding,
     )
+    from posenc.bias import add_alibi, add_t5_bias, alibi_bias, alibi_slopes, mask_scores, t5_bias, t5_bucket
 
 __version__ = "0.1.0"
 
@@ -78,6 +78,7 @@ __all__ = [
 _LAZY = {
     "additive",
     "axes",
+    "bias",
     "checks",
     "config",
     "consistency",
@@ -96,18 +97,22 @@ _LAZY = {
 }
 
 #: function -> the module that it is taken from on its first use
-_LAZY_FUNCTIONS = dict.fromkeys(
-    (
-        "add_positions",
-        "add_sinusoidal",
-        "position_table_gradient",
-        "resize_table",
-        "sinusoidal_grid",
-        "sinusoidal_table",
-        "timestep_embedding",
-    ),
-    "additive",
-)
+_LAZY_FUNCTIONS = {
+    "add_positions": "additive",
+    "add_sinusoidal": "additive",
+    "position_table_gradient": "additive",
+    "resize_table": "additive",
+    "sinusoidal_grid": "additive",
+    "sinusoidal_table": "additive",
+    "timestep_embedding": "additive",
+    "add_alibi": "bias",
+    "add_t5_bias": "bias",
+    "alibi_bias": "bias",
+    "alibi_slopes": "bias",
+    "mask_scores": "bias",
+    "t5_bias": "bias",
+    "t5_bucket": "bias",
+}
 
 
 def __getattr__(name: str) -> Any:
