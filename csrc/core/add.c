@@ -30,7 +30,7 @@ static void plan_add(struct pe_plan *plan, const pe_addition *how, const pe_adde
     size_t bytes = rows->dim * plan->size;
     plan->stream = how->stream && plan->whole && !plan->in_place && bytes <= PE_STAGE_BYTES &&
                    plan->axes[plan->n_axes - 1].y == (ptrdiff_t)bytes;
-    plan->aligned = pe_is_aligned(operand->y, 0);
+    plan->direct = pe_is_aligned(operand->y, 0);
 }
 
 /* ---- visits ---- */
@@ -54,7 +54,7 @@ static void add_whole(const struct call *call, const struct pe_plan *plan, const
 /* whole rows through a buffer in L1, then past the caches */
 static void add_streamed(const struct call *call, const struct pe_plan *plan, const struct pe_visit *run) {
     PE_ALIGNED(64) char stage[PE_STAGE_BYTES];
-    size_t bytes = plan->head_dim * plan->size, at_once = PE_STAGE_BYTES / bytes;
+    size_t bytes = plan->head_dim * plan->size, at_once = pe_staged_heads(bytes);
     for (size_t j = 0; j < run->n; j += at_once) {
         struct pe_visit part = *run;
         part.x += (ptrdiff_t)j * run->x_step, part.cos += (ptrdiff_t)j * run->row_step;
@@ -92,10 +92,10 @@ static void add_run(const struct pe_walk *walk, const struct pe_plan *plan, cons
     const struct call *call = (const struct call *)walk;
     if (!plan->whole)
         add_gathered(call, plan, run);
-    else if (plan->stream && call->segment.count == plan->head_dim && !plan->aligned)
+    else if (plan->stream && call->segment.count == plan->head_dim && !plan->direct)
         add_streamed(call, plan, run);
     else
-        add_whole(call, plan, run, plan->stream && plan->aligned && call->segment.count == plan->head_dim);
+        add_whole(call, plan, run, plan->stream && plan->direct && call->segment.count == plan->head_dim);
 }
 
 /* tokens that are skipped */

@@ -63,7 +63,7 @@ void pe_plan_operand(struct pe_plan *plan, const pe_rotation *how, size_t pairs,
         (plan->x_element == (ptrdiff_t)plan->size && plan->y_element == (ptrdiff_t)plan->size) || plan->head_dim == 1;
     bool moves = pe_reads_halves(how->layout) != pe_writes_halves(how->layout);
     plan->whole = contiguous && !moves && how->rotary_offset + 2 * pairs <= plan->head_dim;
-    plan->evens_first = plan->stream = plan->aligned = false;
+    plan->evens_first = plan->stream = plan->direct = false;
 }
 
 bool pe_is_aligned(const pe_view *y, size_t also) {
@@ -76,6 +76,10 @@ bool pe_is_aligned(const pe_view *y, size_t also) {
 size_t pe_plan_run_rows(const struct pe_plan *plan) {
     size_t head_bytes = plan->head_dim * plan->size;
     return head_bytes < PE_RUN_BYTES ? PE_RUN_BYTES / head_bytes : 1;
+}
+
+size_t pe_staged_heads(size_t head_bytes) {
+    return head_bytes < PE_STAGED_BYTES ? PE_STAGED_BYTES / head_bytes : 1;
 }
 
 /* ---- members ---- */
@@ -164,7 +168,9 @@ static bool advance(const struct pe_plan *plan, const struct pe_axis *axes, size
     return false;
 }
 
-/* All of one operand that the tile's rows meet; run stands on its first element, run.ahead on what follows the operand. */
+/* All of one operand that the tile's rows meet; run stands on its first element, run.ahead on what follows the operand.
+ * What lies right behind a run is left to the prefetchers of the processor: they are there already, and asking for it again
+ * costs an eighth of the time. */
 static bool walk_operand(struct pe_walk *walk, const struct pe_plan *plan, const struct pe_axis *axes,
                          struct pe_visit run) {
     const struct pe_axis *last = &axes[plan->n_axes - 1];
@@ -174,7 +180,8 @@ static bool walk_operand(struct pe_walk *walk, const struct pe_plan *plan, const
     for (bool more = true; more;) {
         struct pe_visit next = run;
         more = advance(plan, axes, index, &next);
-        run.ahead = after ? (more ? next.x : after) : NULL;
+        const char *behind = run.x + (ptrdiff_t)last->n * last->x, *follows = more ? next.x : after;
+        run.ahead = after && follows != behind ? follows : NULL;
         if (walk_run(walk, plan, run, last)) return true;
         run = next;
     }
