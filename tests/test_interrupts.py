@@ -26,13 +26,13 @@ def time_of(call):
     return time.perf_counter() - start
 
 def long_enough(make, most):
-    # a call on so many tokens, and about `most`, that it takes a fifth of a second here, and the time it takes
+    # a call on so many tokens, and about `most`, that it takes a quarter of a second here, and the time it takes
     n = 1 << 20
-    n *= 1 + int(0.2 / min(time_of(make(n)) for _ in range(3)))
+    n *= 1 + int(0.25 / min(time_of(make(n)) for _ in range(3)))
     while True:
         call = make(n)
         whole = min(time_of(call), time_of(call))
-        if whole > 0.17 or n > most:
+        if whole > 0.22 or n > most:
             return call, whole
         n *= 2
 
@@ -95,7 +95,7 @@ found["next large call"] = bool(np.array_equal(rope(x, out=x)[-1], last))
 print(json.dumps(found))
 """
 PROMISE = 0.050  # seconds: a look at the signals every 25 ms, and the MiB or the slice under way
-TOLERANCE = 0.030  # the interpreter's switch interval (5 ms) and a scheduler's time slice or two on a busy machine
+TOLERANCE = 0.050  # the interpreter's switch interval (5 ms) and some time slices of a scheduler on a busy machine
 
 
 @pytest.mark.parametrize("count", [1, 2])
