@@ -230,6 +230,7 @@ static void add_part(const struct call *c, const struct term *term, uint32_t kin
                              .table = term->values + at * c->value_size,
                              .scale = c->bias->line ? slope : c->scale,
                              .rows = 1,
+                             .together = 1,
                              .n = n};
         c->kernels->add[c->dtype](&run);
     }

@@ -27,7 +27,7 @@ static const char *token_columns(const struct call *call, const char *token, siz
 }
 
 static void add_columns(const struct call *call, char *row, const char *from, size_t n) {
-    struct pe_add job = {.x = row, .y = row, .table = from, .scale = call->scale, .rows = 1, .n = n};
+    struct pe_add job = {.x = row, .y = row, .table = from, .scale = call->scale, .rows = 1, .together = 1, .n = n};
     call->kernels->add[call->dtype](&job);
 }
 

@@ -29,7 +29,9 @@ struct pe_plan {
     enum pe_dtype dtype;
     bool in_place, whole; /* whole: kernels work on the rows where they lie */
     bool evens_first;     /* table rows sorted for bfloat16 halves */
-    bool stream, direct;  /* past the caches: straight from the kernel, or staged in L1 */
+    size_t together; /* heads that a visit takes at once, x_apart and y_apart from each other: 1, or as a driver says */
+    ptrdiff_t x_apart, y_apart;
+    bool stream, direct; /* past the caches: straight from the kernel, or staged in L1 */
 };
 
 /* n heads that share a row, or have one each */

@@ -1,19 +1,31 @@
 /* The addition of table rows to float32, float64 and float16 rows: a template, included by element.inc.h, which says what
- * it needs. y = x + s*t: the product is rounded, then the sum, and for halves that once more; a tail is one partial step.
+ * it needs. y = x + s*t: the product is rounded, then the sum, and for halves that once more; a tail is partial steps.
  */
 PE_FN void PE_NAME(add_step)(const PE_T *x, PE_T *y, const PE_R *t, PE_VEC s, size_t n, int stream) {
     PE_NAME(store)(y, PE_OP(add)(PE_LD(x, n), PE_OP(mul)(s, PE_LDR(t, n))), n, stream);
 }
 
+/* n elements from element i on of all rows that share a row of the table */
+PE_FN void PE_NAME(add_piece)(const struct pe_add *run, size_t i, PE_VEC s, size_t n, int stream) {
+    const char *x = run->x + i * sizeof(PE_T);
+    char *y = run->y + i * sizeof(PE_T);
+    const PE_R *t = (const PE_R *)run->table + i;
+    for (size_t k = 0; k < run->together; k++, x += run->x_apart, y += run->y_apart) {
+        const PE_T *from = (const PE_T *)x;
+        PE_T *to = (PE_T *)y;
+        size_t at = 0;
+        for (; at + PE_LANES <= n; at += PE_LANES) PE_NAME(add_step)(from + at, to + at, t + at, s, PE_LANES, stream);
+        if (at < n) PE_NAME(add_step)(from + at, to + at, t + at, s, n - at, 0);
+    }
+}
+
 PE_FN void PE_NAME(add_rows)(struct pe_add run, int stream) {
+    enum { PIECE = PE_ADD_VECTORS * PE_LANES };
     PE_VEC s = PE_OP(set)((PE_R)run.scale);
-    for (size_t j = 0; j < run.rows; j++) {
-        const PE_T *x = (const PE_T *)(run.x + (ptrdiff_t)j * run.x_step);
-        PE_T *y = (PE_T *)(run.y + (ptrdiff_t)j * run.y_step);
-        const PE_R *t = (const PE_R *)(run.table + (ptrdiff_t)j * run.table_step);
+    for (size_t j = 0; j < run.rows; j++, run.x += run.x_step, run.y += run.y_step, run.table += run.table_step) {
         size_t i = 0;
-        for (; i + PE_LANES <= run.n; i += PE_LANES) PE_NAME(add_step)(x + i, y + i, t + i, s, PE_LANES, stream);
-        if (i < run.n) PE_NAME(add_step)(x + i, y + i, t + i, s, run.n - i, 0);
+        for (; i + PIECE <= run.n; i += PIECE) PE_NAME(add_piece)(&run, i, s, PIECE, stream);
+        if (i < run.n) PE_NAME(add_piece)(&run, i, s, run.n - i, stream);
     }
 }
 

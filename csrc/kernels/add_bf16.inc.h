@@ -8,15 +8,27 @@ PE_FN void add_step_bf16(const uint16_t *x, uint16_t *y, const float *t, F s, si
     bf16_store(y, w_pack(f_add(f_even(w), f_mul(s, even)), f_add(f_odd(w), f_mul(s, odd))), n, stream);
 }
 
+/* as in add.inc.h */
+PE_FN void add_piece_bf16(const struct pe_add *run, size_t i, F s, size_t n, int stream) {
+    const char *x = run->x + i * sizeof(uint16_t);
+    char *y = run->y + i * sizeof(uint16_t);
+    const float *t = (const float *)run->table + i;
+    for (size_t k = 0; k < run->together; k++, x += run->x_apart, y += run->y_apart) {
+        const uint16_t *from = (const uint16_t *)x;
+        uint16_t *to = (uint16_t *)y;
+        size_t at = 0;
+        for (; at + 2 * FL <= n; at += 2 * FL) add_step_bf16(from + at, to + at, t + at, s, 2 * FL, stream);
+        if (at < n) add_step_bf16(from + at, to + at, t + at, s, n - at, 0);
+    }
+}
+
 PE_FN void add_rows_bf16(struct pe_add run, int stream) {
+    enum { PIECE = PE_ADD_VECTORS * 2 * FL };
     F s = f_set((float)run.scale);
-    for (size_t j = 0; j < run.rows; j++) {
-        const uint16_t *x = (const uint16_t *)(run.x + (ptrdiff_t)j * run.x_step);
-        uint16_t *y = (uint16_t *)(run.y + (ptrdiff_t)j * run.y_step);
-        const float *t = (const float *)(run.table + (ptrdiff_t)j * run.table_step);
+    for (size_t j = 0; j < run.rows; j++, run.x += run.x_step, run.y += run.y_step, run.table += run.table_step) {
         size_t i = 0;
-        for (; i + 2 * FL <= run.n; i += 2 * FL) add_step_bf16(x + i, y + i, t + i, s, 2 * FL, stream);
-        if (i < run.n) add_step_bf16(x + i, y + i, t + i, s, run.n - i, 0);
+        for (; i + PIECE <= run.n; i += PIECE) add_piece_bf16(&run, i, s, PIECE, stream);
+        if (i < run.n) add_piece_bf16(&run, i, s, run.n - i, stream);
     }
 }
 

@@ -60,19 +60,22 @@ PE_INLINE void pe_fetch_ahead(const char *ahead, ptrdiff_t step, size_t row, siz
  *     y = x + scale*table        the product rounded before the sum
  *
  * y is x itself or does not overlap it. The table holds float32 (float64 for float64 elements, else scale is rounded to
- * float32) and overlaps nothing that is written,. A table step of zero adds the same row to every
- * row. `stream` is that of a rotation. There is no `ahead`: rows of some KiB follow each other,
- * as prefetchers want them. */
+ * float32) and overlaps nothing that is written. A table step of zero adds the same row to every row.
+ * Each of the rows stands for `together` of them (at least 1), apart by x_apart and y_apart, which meet the table's row
+ * side by side, a few vectors of each in turn. `stream` is that of a rotation. There is no `ahead`: rows of some KiB
+ * follow each other, as prefetchers want them. */
 struct pe_add {
     const char *x;
     char *y;
     ptrdiff_t x_step, y_step; /* bytes from one row to the next */
     const char *table;
-    ptrdiff_t table_step; /* bytes */
+    ptrdiff_t table_step;       /* bytes */
+    ptrdiff_t x_apart, y_apart; /* bytes */
     double scale;
-    size_t rows, n;
+    size_t rows, together, n;
     int stream;
 };
+enum { PE_ADD_VECTORS = 4 }; /* of each row in turn */
 typedef void pe_add_kernel(const struct pe_add *run);
 
 /* Rows of cosines and sines.

@@ -7,18 +7,23 @@
 
 static void add_by_loop(const struct pe_add *run, const char *x, char *y) {
     size_t size = pe_itemsize(trial.dtype), table_size = trial.dtype == PE_F64 ? 8 : 4;
-    for (size_t j = 0; j < run->rows; j++, x += run->x_step, y += run->y_step)
+    for (size_t j = 0; j < run->rows * run->together; j++)
         for (size_t i = 0; i < run->n; i++) {
-            const char *t = run->table + (ptrdiff_t)j * run->table_step + i * table_size;
-            store_bits(y + i * size, size, sum_of(trial.dtype, x + i * size, t, run->scale));
+            ptrdiff_t row = (ptrdiff_t)(j / run->together), k = (ptrdiff_t)(j % run->together);
+            const char *from = x + row * run->x_step + k * run->x_apart + i * size;
+            const char *t = run->table + row * run->table_step + i * table_size;
+            store_bits(y + row * run->y_step + k * run->y_apart + i * size, size,
+                       sum_of(trial.dtype, from, t, run->scale));
         }
 }
 
 static void try_add(const struct pe_kernels *kernels, struct source *s) {
     size_t size = pe_itemsize(trial.dtype), table_size = trial.dtype == PE_F64 ? 8 : 4, n = trial.pairs;
     enum pe_dtype table_dtype = trial.dtype == PE_F64 ? PE_F64 : PE_F32;
-    struct rows x = lay_out(0, trial.rows, n * size, size, trial.stream && trial.in_place);
-    struct rows y = trial.in_place ? x : lay_out(1, trial.rows, n * size, size, trial.stream);
+    size_t together = 1 + draw(s, 5), all = trial.rows * together;
+    bool beside = one_in(s, 2); /* rows that go together follow each other, or lie as far apart as there are rows */
+    struct rows x = lay_out(0, all, n * size, size, trial.stream && trial.in_place);
+    struct rows y = trial.in_place ? x : lay_out(1, all, n * size, size, trial.stream);
     struct rows table = lay_out(2, trial.one_table_row ? 1 : trial.rows, n * table_size, table_size, false);
     clear(&x), clear(&y), clear(&table);
     fill(s, x.from, x.bytes / size, trial.dtype, trial.values);
@@ -26,8 +31,11 @@ static void try_add(const struct pe_kernels *kernels, struct source *s) {
     keep(&x), keep(&y);
     struct pe_add run = {.x = x.first,
                          .y = y.first,
-                         .x_step = x.step,
-                         .y_step = y.step,
+                         .x_step = x.step * (ptrdiff_t)(beside ? together : 1),
+                         .y_step = y.step * (ptrdiff_t)(beside ? together : 1),
+                         .x_apart = x.step * (ptrdiff_t)(beside ? 1 : trial.rows),
+                         .y_apart = y.step * (ptrdiff_t)(beside ? 1 : trial.rows),
+                         .together = together,
                          .table = table.first,
                          .table_step = trial.one_table_row ? 0 : table.step,
                          .scale = trial.scale,
@@ -119,6 +127,7 @@ static uint64_t hash_adds(const struct pe_kernels *kernels) {
                              .table_step = (ptrdiff_t)(n * table_size),
                              .scale = which / PE_DTYPES / 10 ? 0.3 : 1,
                              .rows = 2,
+                             .together = 1,
                              .n = n};
         kernels->add[dtype](&run);
         hash = hash_elements(hash, x, 2 * n, dtype);
