@@ -108,10 +108,12 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("native"))
 
 
+@pytest.mark.broad
 def test_kernels_and_core(native: Path) -> None:
     assert "scalar" in assert_programs_pass(native)
 
 
+@pytest.mark.broad
 def test_a_wrong_level_is_an_error(native: Path) -> None:
     assert subprocess.run(["./checkasm", "--level", "mmx"], cwd=native, capture_output=True).returncode == 2
 

@@ -36,6 +36,7 @@ POSITIONAL = {
 OWN_NAMES = {*zoo.UNNAMED.values(), "nezha", "realm", "transfo-xl"}
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_without_a_word_on_positions(case: zoo.Case) -> None:
     """The same ropes and layers as from transformers' default config, which says everything."""
@@ -62,6 +63,7 @@ def reads_a_part(case: zoo.Case) -> bool:
     )
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_who_reads_a_partial_rotary_factor(case: zoo.Case) -> None:
     """A family has a rotated part exactly where its rotary class reads one; latent heads turn whole."""
@@ -76,6 +78,7 @@ def test_names_are_those_of_transformers() -> None:
     assert set(config.FAMILIES) <= known
 
 
+@pytest.mark.broad
 def test_composite_models_answer_with_their_text() -> None:
     """The same part as transformers' get_text_config, for every composite whose text is a known family."""
     count = 0

@@ -13,7 +13,7 @@ from pathlib import Path
 from conftest import PACKAGE_ROOT, SEED
 
 FUZZ = Path(__file__).with_name("fuzz.py")
-CALLS = 20_000
+CALLS = 6_000
 
 
 def test_random_calls() -> None:

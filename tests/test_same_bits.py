@@ -370,7 +370,9 @@ def test_every_group_is_committed() -> None:
     assert committed().keys() == {*GROUPS, *STREAMED}
 
 
-@pytest.mark.parametrize("way", WAYS, ids=repr)
+@pytest.mark.parametrize(
+    "way", [WAYS[-1], *(pytest.param(way, marks=pytest.mark.broad) for way in WAYS[:-1])], ids=repr
+)
 def test_every_way(way: Way) -> None:
     """In this process, at the level it runs at."""
     assert_same(digests(way, GROUPS), part_of(GROUPS))
@@ -381,7 +383,9 @@ def test_results_written_past_the_caches(threads: int) -> None:
     assert_same(digests(Way(shift=1, threads=threads), STREAMED), part_of(STREAMED))
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(
+    "level", [pytest.param(level, marks=() if level == "scalar" else pytest.mark.broad) for level in LEVELS]
+)
 def test_every_instruction_set(level: str) -> None:
     """In a process of its own: everything whole with two threads, and everything small from misaligned slices."""
     shown = at_level(level, "--show")

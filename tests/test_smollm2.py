@@ -132,8 +132,10 @@ def largest_difference(a: torch.Tensor, b: torch.Tensor) -> float:
     return (a - b).abs().max().item()
 
 
-@pytest.mark.parametrize("precision", ["float32", "exact"])
-@pytest.mark.parametrize("make_step", [new_tensors, in_place, in_place_from_offset])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("exact", marks=pytest.mark.broad)])
+@pytest.mark.parametrize(
+    "make_step", [in_place_from_offset, *(pytest.param(m, marks=pytest.mark.broad) for m in (new_tensors, in_place))]
+)
 def test_logits_and_loss_stay(
     model: smollm2.Model,
     input_ids: torch.Tensor,
@@ -150,6 +152,7 @@ def test_logits_and_loss_stay(
     assert abs(new_loss - loss) <= LOSS_NOISE
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     ("precision", "tolerance"),
     [
@@ -173,6 +176,7 @@ def test_logits_stay_far_into_a_text(
     assert largest_difference(new_logits, logits) <= tolerance
 
 
+@pytest.mark.broad
 def test_exact_answers_do_not_depend_on_where_the_text_starts(
     model: smollm2.Model, input_ids: torch.Tensor, replace_rotary: ReplaceRotary
 ) -> None:
@@ -187,6 +191,7 @@ def test_exact_answers_do_not_depend_on_where_the_text_starts(
     assert drift["float32"] >= 100 * LOGIT_NOISE
 
 
+@pytest.mark.broad
 def test_rows_of_a_batch_keep_their_own_positions(
     model: smollm2.Model, input_ids: torch.Tensor, replace_rotary: ReplaceRotary
 ) -> None:

@@ -171,6 +171,7 @@ def test_bfloat16_models_gain_exact_tables() -> None:
     assert float(error) < 0.02 * float(wanted.abs().mean())
 
 
+@pytest.mark.broad
 def test_two_patches_of_one_family(monkeypatch: pytest.MonkeyPatch) -> None:
     """The function stays replaced until the last is removed; a model that is not patched is not touched."""
     counter, models = Counter(monkeypatch), [small("llama") for _ in range(3)]
@@ -217,6 +218,7 @@ def test_exact_tables() -> None:
         assert torch.equal(cos[..., :4], replaced.ropes["all"].table(far)[0])
 
 
+@pytest.mark.broad
 def test_compiled_models_run_their_own_code() -> None:
     model, ids = small("llama"), torch.arange(3, 9)[None]
     wanted = model(ids, use_cache=False).logits

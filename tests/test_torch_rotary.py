@@ -80,6 +80,7 @@ def test_gradients_of_shared_positions_and_offsets() -> None:
     assert gradcheck(lambda x, f: pt.rotate(rope, x, offset=rows, inv_freq=f, inverse=True), (x, inv_freq))
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", [(3, 4), (5, 4), (2, 3, 4)], ids=str)
 @pytest.mark.parametrize("conjugate", [False, True])
