@@ -18,13 +18,20 @@ from typing import Any
 
 import posenc
 from conftest import memory_of
-from fuzzing import add_calls, bias_calls, relative_calls, rotate_calls
+from fuzzing import add_calls, bias_calls, gradient_calls, relative_calls, rotate_calls, tally_calls
 from fuzzing.call import Call, Verb, assert_close, assert_unwritten, in_memory, safely
 from fuzzing.junk import OwnError, junk
 from fuzzing.memory import Choices
 from posenc import rotary, runtime
 
-VERBS: tuple[Verb, ...] = (rotate_calls.VERB, add_calls.VERB, relative_calls.VERB, bias_calls.VERB)
+VERBS: tuple[Verb, ...] = (
+    rotate_calls.VERB,
+    add_calls.VERB,
+    relative_calls.VERB,
+    bias_calls.VERB,
+    gradient_calls.VERB,
+    tally_calls.VERB,
+)
 DOCUMENTED = (TypeError, ValueError, IndexError, BufferError)
 CALLS_OF_A_SCENE = 500
 

@@ -181,6 +181,23 @@ def test_making_sinusoidal_tables() -> None:
         )
 
 
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+def test_adding_gradients(dtype: type) -> None:
+    """Rows where they lie, rows gathered from strides, rows whose pairs move."""
+    grad = filled(BYTES // np.dtype(dtype).itemsize // (1024 * 128), 1024, 128, dtype=dtype)
+    out = np.ones_like(grad)
+    of_x = posenc.gradients.of_x
+    for layout in ("half", "interleaved_to_half"):
+        rope = posenc.Rope(128, layout=layout)
+        tables = rope.table(1024)
+        assert_no_copy(lambda rope=rope: of_x(rope, grad, out=out, accumulate=True))
+        assert_no_copy(
+            lambda layout=layout, tables=tables: posenc.gradients.of_x_by_tables(
+                grad[..., ::-1], *tables, layout=layout, out=out, accumulate=True
+            )
+        )
+
+
 @pytest.fixture(params=[torch.float32, torch.bfloat16], ids=str)
 def tensor(request: pytest.FixtureRequest) -> torch.Tensor:
     size = 4 if request.param is torch.float32 else 2

@@ -137,6 +137,8 @@ enum { PE_RELEASE_BYTES = 1 << 20, PE_STREAM_BYTES = 32 << 20, PE_STREAM_TABLE_B
 /* the functions of the module */
 PyObject *pe_py_rotate(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_apply(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *pe_py_rotate_onto(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *pe_py_apply_onto(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_rotate_gradient(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_table_gradient(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_table(PyObject *module, PyObject *const *args, Py_ssize_t n);

@@ -30,6 +30,8 @@ PyObject *pe_py_runtime(PyObject *module, PyObject *ignored) {
     }
 COUNTED(rotate, 9)
 COUNTED(apply, 12)
+COUNTED(rotate_onto, 9)
+COUNTED(apply_onto, 12)
 COUNTED(rotate_gradient, 9)
 COUNTED(table_gradient, 9)
 COUNTED(table, 6)
@@ -50,6 +52,10 @@ static PyMethodDef methods[] = {
     FAST(rotate, "rotate(spec, q, k, out, positions, offset, seq_axis, defer_above, stream)"),
     FAST(apply,
          "apply(x, cos, sin, out, positions, offset, seq_axis, layout, rotary_offset, conjugate, defer_above, stream)"),
+    FAST(rotate_onto, "rotate_onto(spec, q, k, out, positions, offset, seq_axis, defer_above, stream)"),
+    FAST(apply_onto,
+         "apply_onto(x, cos, sin, out, positions, offset, seq_axis, layout, rotary_offset, conjugate, "
+         "defer_above, stream)"),
     FAST(rotate_gradient,
          "rotate_gradient(spec, x, grad, positions, offset, seq_axis, inv_freq, positions_gradient, defer_above)"),
     FAST(table_gradient, "table_gradient(x, grad, cos, sin, seq_axis, layout, rotary_offset, conjugate, defer_above)"),

@@ -6,6 +6,7 @@ void pe_operation_init(pe_operation *op, pe_state *state, pe_work *work, const c
     op->work = work;
     op->width_name = width_name;
     op->how.layout = PE_HALF; /* no rotation need say more */
+    op->how.onto = false;
     op->n = 0;
     op->have_y = false;
     for (int i = 0; i < 2; i++) op->x[i].owner = op->y[i].owner = op->results[i] = op->positions.owners[i] = NULL;
@@ -136,6 +137,10 @@ done:
 }
 
 int pe_operation_outputs(pe_operation *op, PyObject *out) {
+    if (out == Py_None && op->how.onto) {
+        PyErr_SetString(PyExc_TypeError, "out must be given where accumulate is set: it is what is added to");
+        return -1;
+    }
     if (out == Py_None) return 0;
     op->have_y = true;
     if ((op->n == 2 ? parse_pair(op, out) : parse_output(op, 0, out, "out")) < 0) return -1;

@@ -32,13 +32,24 @@ static int parse_rotate(pe_operation *op, PyObject *const *args) {
     return pe_operation_outputs(op, args[3]);
 }
 
-PyObject *pe_py_rotate(PyObject *module, PyObject *const *args, Py_ssize_t n) {
-    (void)n;
+static PyObject *run_rotate(PyObject *module, PyObject *const *args, bool onto) {
     pe_operation op;
     pe_operation_init(&op, pe_get_state(module), rotate, "head_dim");
+    op.how.onto = onto;
     PyObject *result = parse_rotate(&op, args) < 0 ? NULL : pe_operation_finish(&op, args[7], args[8]);
     pe_operation_clear(&op);
     return result;
+}
+
+PyObject *pe_py_rotate(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    (void)n;
+    return run_rotate(module, args, false);
+}
+
+/* the same arguments: out += the rotation */
+PyObject *pe_py_rotate_onto(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    (void)n;
+    return run_rotate(module, args, true);
 }
 
 /* ---- apply(x, cos, sin, out, positions, offset, seq_axis, layout, rotary_offset, conjugate, defer_above, stream) ---- */
@@ -157,13 +168,24 @@ static int parse_apply(pe_operation *op, pe_array tables[2], PyObject *const *ar
     return 0;
 }
 
-PyObject *pe_py_apply(PyObject *module, PyObject *const *args, Py_ssize_t n) {
-    (void)n;
+static PyObject *run_apply(PyObject *module, PyObject *const *args, bool onto) {
     pe_operation op;
     pe_array tables[2] = {{.owner = NULL}, {.owner = NULL}};
     pe_operation_init(&op, pe_get_state(module), rotate, "head_dim");
+    op.how.onto = onto;
     PyObject *result = parse_apply(&op, tables, args) < 0 ? NULL : pe_operation_finish(&op, args[10], args[11]);
     pe_operation_clear(&op);
     for (int i = 0; i < 2; i++) pe_array_clear(&tables[i]);
     return result;
+}
+
+PyObject *pe_py_apply(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    (void)n;
+    return run_apply(module, args, false);
+}
+
+/* the same arguments: out += the rotation */
+PyObject *pe_py_apply_onto(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    (void)n;
+    return run_apply(module, args, true);
 }

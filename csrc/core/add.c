@@ -226,6 +226,7 @@ static size_t add_tile(struct call *call, size_t batch, size_t j, size_t n) {
     n = alike(call->rows, batch, j, n, skipped);
     if (skipped) {
         call->walk.visit = copy_run;
+        call->segment = (struct pe_segment){.rows = call->tile.rows}; /* stepped over, not read */
         return !call->plans->in_place && pe_walk_tile(&call->walk, call->plans, call->n_plans, batch, j, n) ? 0 : n;
     }
     if (!call->rows->sinusoid) return add_from_table(call, batch, j, n);

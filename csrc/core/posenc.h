@@ -145,12 +145,13 @@ typedef struct {
  * rows.pairs > 0. In place, `interleaved_to_half` and its inverse take at most PE_MAX_IN_PLACE_MOVE elements.
  * seq_axis counts from 0 and is not the last. All operands have the sequence length of rows; where rows.per_batch is set
  * their first axis is the batch. Operands need dtype float64 exactly where rows.dtype is PE_F64. `stream` writes past
- * the caches, for large results that are not in place. Positions are checked (pe_check_*). */
+ * the caches, for large results that are not in place. `onto` adds to what y holds: y += the rotation, the sum formed in
+ * float32 (float64 for float64) and rounded once. Positions are checked (pe_check_*). */
 typedef struct {
     enum pe_layout layout;
     size_t rotary_offset;
     int seq_axis;
-    bool stream;
+    bool stream, onto;
 } pe_rotation;
 
 enum pe_status pe_rotate(const struct pe_kernels *kernels, const pe_rotation *how, const pe_rows *rows,

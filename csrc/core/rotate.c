@@ -14,6 +14,7 @@ struct call {
 
 static void plan_operand(struct pe_plan *plan, const pe_rotation *how, const pe_rows *rows, const pe_operand *operand) {
     pe_plan_operand(plan, how, rows->pairs, rows->per_batch, operand->x, operand->y);
+    if (how->onto) return;
     plan->evens_first = plan->dtype == PE_BF16 && !(plan->whole && how->layout == PE_INTERLEAVED);
     size_t head_bytes = plan->head_dim * plan->size;
     const struct pe_axis *run = &plan->axes[plan->n_axes - 1];
@@ -176,7 +177,7 @@ enum pe_status pe_rotate(const struct pe_kernels *kernels, const pe_rotation *gi
                                  .tile_rows = pe_min(pe_tile_rows(rows.dtype, rows.pairs), pe_plan_run_rows(&plans[0])),
                                  .fetch = bytes > PE_FETCH_BYTES,
                                  .enter = enter,
-                                 .visit = rotate_run,
+                                 .visit = how.onto ? pe_rotate_onto : rotate_run,
                                  .leave = leave,
                                  .poll = poll,
                                  .context = context};

@@ -87,6 +87,9 @@ struct pe_members pe_find_members(const struct pe_walk *walk, const struct pe_pl
 /* n elements from one place to another, both strided */
 void pe_move_elements(char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step, size_t n, size_t size);
 
+/* rotate_onto.c: the visit that adds the rotation to y; rows of the tile are never sorted */
+void pe_rotate_onto(const struct pe_walk *walk, const struct pe_plan *plan, const struct pe_visit *run);
+
 static inline bool pe_reads_halves(enum pe_layout layout) {
     return layout == PE_HALF || layout == PE_HALF_TO_INTERLEAVED;
 }

@@ -32,6 +32,33 @@ def apply(
     stream: bool,
     /,
 ) -> Any: ...
+def rotate_onto(
+    spec: _Spec,
+    q: Any,
+    k: Any,
+    out: Any,
+    positions: Any,
+    offset: Any,
+    seq_axis: Any,
+    defer_above: int,
+    stream: bool,
+    /,
+) -> Any: ...
+def apply_onto(
+    x: Any,
+    cos: Any,
+    sin: Any,
+    out: Any,
+    positions: Any,
+    offset: Any,
+    seq_axis: Any,
+    layout: int,
+    rotary_offset: int,
+    conjugate: bool,
+    defer_above: int,
+    stream: bool,
+    /,
+) -> Any: ...
 def rotate_gradient(
     spec: _Spec,
     x: Any,

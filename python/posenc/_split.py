@@ -81,12 +81,21 @@ def _cut_offset(offset: Any, along_seq: bool, start: int, stop: int) -> Any:
 
 
 def rotate(
-    spec: Any, axes: int, q: Any, k: Any, out: Any, positions: Any, offset: Any, seq_axis: int, nbytes: int
+    spec: Any,
+    axes: int,
+    q: Any,
+    k: Any,
+    out: Any,
+    positions: Any,
+    offset: Any,
+    seq_axis: int,
+    nbytes: int,
+    core: Callable[..., Any] = _core.rotate,
 ) -> Any:
-    """`_core.rotate`, in parts where there are threads for them."""
+    """`core`, which is `_core.rotate` or `_core.rotate_onto`, in parts where there are threads for them."""
     threads = runtime.get_num_threads()
     if threads == 1:
-        return _core.rotate(spec, q, k, out, positions, offset, seq_axis, runtime.NEVER, False)
+        return core(spec, q, k, out, positions, offset, seq_axis, runtime.NEVER, False)
     inputs = [q] if k is None else [q, k]
     given = [None] * len(inputs) if out is None else [out] if k is None else list(out)
     outputs = [_core.empty_like(x) if y is None else y for x, y in zip(inputs, given, strict=True)]
@@ -102,7 +111,7 @@ def rotate(
             for piece, x, y, target in zip(xs, inputs, outputs, targets, strict=True)
         ]
         second, results = (None, ys[0]) if k is None else (xs[1], ys)
-        _core.rotate(spec, xs[0], second, results, where, first, seq_axis, runtime.NEVER, stream)
+        core(spec, xs[0], second, results, where, first, seq_axis, runtime.NEVER, stream)
 
     slices.run(part)
     return outputs[0] if k is None else tuple(outputs)
@@ -148,13 +157,17 @@ def apply(
     seq_axis: int,
     how: tuple[int, int, bool],
     nbytes: int,
+    core: Callable[..., Any] = _core.apply,
 ) -> Any:
-    """`_core.apply`, in parts where there are threads for them; `how` is (layout, rotary_offset, conjugate)."""
+    """`core`, which is `_core.apply` or `_core.apply_onto`, in parts where there are threads for them.
+
+    `how` is (layout, rotary_offset, conjugate).
+    """
     whole = (sliceable(tables[0]), sliceable(tables[1]))
 
     def call(x: Any, y: Any, where: Any, first: Any, stream: bool, rows: slice | None) -> Any:
         cos, sin = (t[rows] if rows is not None and t.ndim == 3 and t.shape[0] > 1 else t for t in whole)
-        return _core.apply(x, cos, sin, y, where, first, seq_axis, *how, runtime.NEVER, stream)
+        return core(x, cos, sin, y, where, first, seq_axis, *how, runtime.NEVER, stream)
 
     return over(x, out, positions, offset, seq_axis, nbytes, call)
 

@@ -44,6 +44,7 @@ def of_x(
     seq_axis: int = -2,
     seq_len: int | None = None,
     out: Any = None,
+    accumulate: bool = False,
 ) -> Any:
     """Return the gradient of what a Rope rotated, from that of its result: the transposed rotation.
 
@@ -56,6 +57,9 @@ def of_x(
         Those of the forward call.
     out : array, or (array, array), optional
         Where to write; may be grad itself.
+    accumulate : bool
+        Whether to add to what `out` holds: each element's sum is formed in float32 (float64 for float64) and rounded
+        once.
 
     Returns
     -------
@@ -77,11 +81,14 @@ def of_x(
     >>> round(float(back[3, 0]), 4) == round(rope.attention_factor**2, 4)      # the inverse would give 1
     True
     """
-    rope = _fixed(rope, grad, positions, offset, seq_axis, seq_len)
+    core = _core.rotate_onto if check.flag("accumulate", accumulate) else _core.rotate
+    if rope._varies:
+        core(rope._spec, grad, grad_k, out, positions, offset, seq_axis, 0, False)  # checks, and defers all work
+        rope = _fixed(rope, grad, positions, offset, seq_axis, seq_len)
     spec = _transposed(rope)
-    result = _core.rotate(spec, grad, grad_k, out, positions, offset, seq_axis, runtime.SPLIT_BYTES, False)
+    result = core(spec, grad, grad_k, out, positions, offset, seq_axis, runtime.SPLIT_BYTES, False)
     if type(result) is int:
-        return _split.rotate(spec, rope.axes, grad, grad_k, out, positions, offset, seq_axis, result)
+        return _split.rotate(spec, rope.axes, grad, grad_k, out, positions, offset, seq_axis, result, core)
     return result
 
 
@@ -97,6 +104,7 @@ def of_x_by_tables(
     seq_axis: int = -2,
     conjugate: bool = False,
     out: Any = None,
+    accumulate: bool = False,
 ) -> Any:
     """Return the gradient of what `posenc.apply_rotary_emb` rotated, from that of its result.
 
@@ -107,6 +115,9 @@ def of_x_by_tables(
         Those of the forward call.
     out : array, optional
         Where to write; may be grad itself.
+    accumulate : bool
+        Whether to add to what `out` holds: each element's sum is formed in float32 (float64 for float64) and rounded
+        once.
 
     Returns
     -------
@@ -130,9 +141,10 @@ def of_x_by_tables(
     """
     code = LAYOUTS[check.choice("layout", layout, LAYOUTS)][1]
     how = (code, check.integer("rotary_offset", rotary_offset, 0, most=(1 << 63) - 1), not conjugate)
-    result = _core.apply(grad, cos, sin, out, positions, offset, seq_axis, *how, runtime.SPLIT_BYTES, False)
+    core = _core.apply_onto if check.flag("accumulate", accumulate) else _core.apply
+    result = core(grad, cos, sin, out, positions, offset, seq_axis, *how, runtime.SPLIT_BYTES, False)
     if type(result) is int:
-        return _split.apply(grad, (cos, sin), out, positions, offset, seq_axis, how, result)
+        return _split.apply(grad, (cos, sin), out, positions, offset, seq_axis, how, result, core)
     return result
 
 
@@ -194,7 +206,7 @@ def of_tables(
     )
     pairs = check.integer("pairs", pairs, 1)
     if out is None:
-        shape = tuple(_split.sliceable(x).shape)
+        shape = _shape_of(x)
         seq = check.integer("seq_axis", seq_axis, -len(shape), most=len(shape) - 1)
         lead = (shape[0],) if per_batch else ()
         kind = np.float64 if check.is_float64(dtype) else np.float32
@@ -295,7 +307,10 @@ def of_positions(
     >>> bool(np.isclose(gradients.of_positions(rope, x, grad, positions=[3.0])[0], -0.5 * np.sin(1.5)))
     True
     """
-    shape = tuple(_split.sliceable(x).shape)
+    _core.rotate_gradient(
+        rope._spec, x, grad, positions, offset, seq_axis, None, None, 0
+    )  # checks, and defers all work
+    shape = _shape_of(x)
     given = (*np.shape(offset), 1) if positions is None else np.shape(positions)[rope.axes > 1 :]
     rows = given[0] if len(given) == 2 else 1
     total = np.zeros((rope.axes, rows, shape[seq_axis]))
@@ -315,18 +330,26 @@ def _of_numbers(
     inv_freq: Any,
     position_gradient: Any,
 ) -> None:
-    rope = _fixed(rope, x, positions, offset, seq_axis, seq_len)
     wanted = inv_freq, position_gradient
+    if rope._varies:
+        _core.rotate_gradient(
+            rope._spec, x, grad, positions, offset, seq_axis, *wanted, 0
+        )  # checks, and defers all work
+        rope = _fixed(rope, x, positions, offset, seq_axis, seq_len)
     nbytes = _core.rotate_gradient(rope._spec, x, grad, positions, offset, seq_axis, *wanted, 0)
     if nbytes is not None:
         _split.rotate_gradient(rope._spec, rope.axes, x, grad, positions, offset, seq_axis, *wanted, nbytes)
 
 
+def _shape_of(x: Any) -> tuple[int, ...]:
+    if not hasattr(x, "ndim") and not hasattr(x, "__dlpack__"):
+        raise TypeError(f"x must be a NumPy array or a torch CPU tensor, got {check.shown(x)}")
+    return tuple(_split.sliceable(x).shape)
+
+
 def _fixed(rope: Rope, x: Any, positions: Any, offset: Any, seq_axis: int, seq_len: int | None) -> Rope:
-    """Return the Rope of the call's length."""
-    if not rope._varies:
-        return rope
-    return rope.at(check.sequence_length(seq_len, positions, offset, _split.sliceable(x).shape[seq_axis]))
+    """Return the Rope of a call's length."""
+    return rope.at(check.sequence_length(seq_len, positions, offset, _shape_of(x)[seq_axis]))
 
 
 @lru_cache(maxsize=64)
