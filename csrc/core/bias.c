@@ -114,7 +114,7 @@ static void plan(struct call *c, const struct pe_kernels *kernels, const pe_bias
         c->tile.rows = min_size(c->queries, DIAGONAL - c->tile.columns + 1);
     }
     if (c->method == RELATIVE) {
-        struct pe_relative_size size = pe_relative_size_of(bias, c->dtype == PE_F64, c->tile.counted);
+        struct pe_relative_size size = pe_relative_size_of(c->dtype == PE_F64, c->tile.counted);
         c->tile.columns = min_size(c->keys, size.columns), c->tile.rows = min_size(c->queries, size.rows);
         c->value_step = size.columns;
     }
@@ -309,19 +309,37 @@ static void do_row(struct call *c, const struct pe_place *place, size_t row) {
 
 /* ---- walking ---- */
 
-static bool stop(struct call *c) {
-    c->polled += c->tile.columns * c->size;
+static bool stop(struct call *c, size_t rows) {
+    c->polled += rows * c->tile.columns * c->size;
     if (c->poll == NULL || c->polled < POLL_BYTES) return false;
     c->polled = 0;
     return c->poll(c->context);
 }
 
+/* Whether every key of the tile is seen: where the first and the last row see all, so do those between. */
+static bool sees_all(const struct call *c) {
+    struct pe_seen local[PE_MOST_RUNS];
+    const struct pe_seen *runs;
+    for (size_t end = 0; end < 2; end++) {
+        size_t n = pe_bias_runs(c->bias, c->split, &c->tile, end * (c->tile.rows - 1), local, &runs);
+        if (n != 1 || runs[0].kind != PE_RUN_HIGH) return false;
+    }
+    return true;
+}
+
+/* without values of a tile between */
+static bool add_at_once(const struct call *c, const struct pe_place *place) {
+    bool plain = c->dtype == PE_F32 && c->x_plain && c->y_plain && (c->in_place || !c->bias->stream);
+    return plain && c->tile.counted && sees_all(c) && pe_relative_add(c->kernels, c->bias, &c->tile, place, c->x, c->y);
+}
+
 static bool do_place(struct call *c, const struct pe_place *place) {
+    if (c->method == RELATIVE && add_at_once(c, place)) return stop(c, c->tile.rows);
     if (c->method == DIAGONALS) fill_diagonal(c, place);
     if (c->method == RELATIVE) pe_relative_fill(c->kernels, c->bias, &c->tile, place, c->dtype == PE_F64, c->values);
     for (size_t row = 0; row < c->tile.rows; row++) {
         do_row(c, place, row);
-        if (stop(c)) return true;
+        if (stop(c, 1)) return true;
     }
     return false;
 }
@@ -337,20 +355,23 @@ static bool do_tile(struct call *c) {
     return false;
 }
 
-/* every tile of a matrix, or of all where place is NULL */
+/* Every tile of a matrix, or of all where place is NULL: along the keys, or along the queries where entries of keys are
+ * read, which then stay in the caches. */
 static bool do_tiles(struct call *c, const struct pe_place *place) {
     struct pe_bias_tile *tile = &c->tile;
-    for (tile->i = 0; tile->i < c->queries; tile->i += c->rows)
-        for (tile->j = 0; tile->j < c->keys; tile->j += c->columns) {
-            tile->rows = min_size(c->rows, c->queries - tile->i);
-            tile->columns = min_size(c->columns, c->keys - tile->j);
-            if (place == NULL) {
-                if (do_tile(c)) return true;
-            } else {
-                fill_tile(c);
-                if (do_place(c, place)) return true;
-            }
+    size_t across = (c->keys + c->columns - 1) / c->columns, down = (c->queries + c->rows - 1) / c->rows;
+    for (size_t t = 0; t < across * down; t++) {
+        tile->i = c->rows * (place ? t % down : t / across);
+        tile->j = c->columns * (place ? t / down : t % across);
+        tile->rows = min_size(c->rows, c->queries - tile->i);
+        tile->columns = min_size(c->columns, c->keys - tile->j);
+        if (place == NULL) {
+            if (do_tile(c)) return true;
+        } else {
+            fill_tile(c);
+            if (do_place(c, place)) return true;
         }
+    }
     return false;
 }
 

@@ -55,9 +55,13 @@ enum { PE_RELATIVE_BYTES = 65536 };
 struct pe_relative_size {
     size_t rows, columns;
 };
-struct pe_relative_size pe_relative_size_of(const pe_bias *bias, bool wide, bool counted);
+struct pe_relative_size pe_relative_size_of(bool wide, bool counted);
 void pe_relative_fill(const struct pe_kernels *kernels, const pe_bias *bias, const struct pe_bias_tile *tile,
                       const struct pe_place *place, bool wide, void *values);
+/* Those of a disentangled bias added to float32 scores at once, whose keys lie side by side and are all seen; returns
+ * whether that was possible. */
+bool pe_relative_add(const struct pe_kernels *kernels, const pe_bias *bias, const struct pe_bias_tile *tile,
+                     const struct pe_place *place, const pe_view *x, const pe_view *y);
 int32_t pe_disentangled_entry(const pe_disentangled *d, int64_t distance);
 
 #endif

@@ -15,28 +15,21 @@
 #include "bias.h"
 
 enum {
-    ROWS = 16,            /* of a disentangled tile: whole rows of scores are read one after the other */
-    COLUMNS = 1024,       /* of it */
-    STAGE = COLUMNS + 32, /* floats of the entries that a row of it can meet */
-    MANY_ROWS = 64,       /* of a projected tile: its window of distances is turned for all of them */
-    FEW_COLUMNS = 256,    /* of it */
-    WINDOW = FEW_COLUMNS + MANY_ROWS,
-    DEPTH = 32 /* dimensions at a time */
+    ROWS = 64,     /* of a tile */
+    COLUMNS = 256, /* of it */
+    WINDOW = ROWS + COLUMNS,
+    DEPTH = 32,         /* dimensions at a time */
+    MET = 3 * PE_BLOCK, /* floats of the entries that a block of queries and keys can meet, and more */
 };
 
-struct pe_relative_size pe_relative_size_of(const pe_bias *bias, bool wide, bool counted) {
-    struct pe_relative_size size = {bias->projected ? MANY_ROWS : ROWS, bias->projected ? FEW_COLUMNS : COLUMNS};
-    if (wide) size.rows /= 2;
+struct pe_relative_size pe_relative_size_of(bool wide, bool counted) {
+    struct pe_relative_size size = {wide ? ROWS / 2 : ROWS, COLUMNS};
     if (!counted) size.rows = PE_LISTED / size.columns;
     return size;
 }
 
 static size_t min_size(size_t a, size_t b) {
     return a < b ? a : b;
-}
-
-static size_t whole_blocks(size_t n) {
-    return (n + PE_BLOCK - 1) / PE_BLOCK * PE_BLOCK;
 }
 
 static size_t length_of(const pe_view *v) {
@@ -71,86 +64,80 @@ static void widen(float *to, const char *from, ptrdiff_t step, size_t n, enum pe
 
 /* ---- disentangled: entries picked ---- */
 
-/* whether kernels can read the rows where they lie */
+/* whether kernels can read the rows where they lie, or there are none */
 static bool is_plain(const pe_view *v) {
     ptrdiff_t size = sizeof(float);
-    return v->dtype == PE_F32 && element_step(v) == size && v->stride[v->ndim - 2] % size == 0 &&
-           length_of(v) >= PE_BLOCK;
+    return v == NULL || (v->dtype == PE_F32 && element_step(v) == size && v->stride[v->ndim - 2] % size == 0 &&
+                         length_of(v) >= PE_BLOCK);
 }
 
-static ptrdiff_t float_step(const pe_view *v) {
-    return v->stride[v->ndim - 2] / (ptrdiff_t)sizeof(float);
+static struct pe_entries entries_there(const pe_view *v, const struct pe_place *place, size_t row) {
+    if (v == NULL) return (struct pe_entries){.first = NULL};
+    return (struct pe_entries){.first = (const float *)(const void *)pe_place_row(v, place, row),
+                               .step = v->stride[v->ndim - 2] / (ptrdiff_t)sizeof(float),
+                               .count = length_of(v)};
 }
 
-/* index points to row 0, column 0; the next row's begins one element before */
-static void pick_query_rows(const struct pe_kernels *kernels, const pe_view *v, const struct pe_bias_tile *tile,
-                            const struct pe_place *place, const int32_t *index, float *values) {
-    PE_ALIGNED(64) float stage[STAGE];
-    const char *from = pe_place_row(v, place, tile->i);
-    struct pe_pick job = {.index = index, .y = values, .y_step = COLUMNS, .columns = whole_blocks(tile->columns)};
-    if (is_plain(v)) {
-        job.table = (const float *)(const void *)from;
-        job.table_step = float_step(v), job.entries = length_of(v), job.rows = tile->rows;
+/* entries from `least` on of n rows, as float32 */
+static struct pe_entries entries_widened(const pe_view *v, const struct pe_place *place, size_t row, size_t n,
+                                         int32_t least, size_t count, float *stage) {
+    if (v == NULL) return (struct pe_entries){.first = NULL};
+    const char *from = pe_place_row(v, place, row) + least * element_step(v);
+    for (size_t k = 0; k < n; k++, from += v->stride[v->ndim - 2])
+        widen(stage + k * MET, from, element_step(v), count, v->dtype);
+    return (struct pe_entries){.first = stage, .step = MET, .count = MET, .least = least};
+}
+
+/* a block of the tile from rows that kernels cannot read */
+static void pick_widened(const struct pe_kernels *kernels, const pe_disentangled *d, const struct pe_bias_tile *tile,
+                         const struct pe_place *place, struct pe_pick job, size_t r, size_t c) {
+    PE_ALIGNED(64) float of_query[PE_BLOCK * MET] = {0}, of_key[PE_BLOCK * MET] = {0};
+    job.rows = min_size(PE_BLOCK, tile->rows - r), job.columns = min_size(PE_BLOCK, tile->columns - c);
+    job.index += (ptrdiff_t)c - (ptrdiff_t)r, job.reversed += (ptrdiff_t)r - (ptrdiff_t)c;
+    if (job.x) job.x += (ptrdiff_t)r * job.x_step + (ptrdiff_t)(c * sizeof(float));
+    job.y += (ptrdiff_t)r * job.y_step + (ptrdiff_t)(c * sizeof(float));
+    int32_t first = job.index[1 - PE_BLOCK], last = job.index[PE_BLOCK - 1], least = first < last ? first : last;
+    size_t count = (size_t)(first + last - 2 * least) + 1;
+    job.of_query = entries_widened(d->of_query, place, tile->i + r, job.rows, least, count, of_query);
+    job.of_key = entries_widened(d->of_key, place, tile->j + c, job.columns, least, count, of_key);
+    kernels->pick(&job);
+}
+
+/* u is the distance of row 0 and column 0; the job says to what the values are added */
+static void pick(const struct pe_kernels *kernels, const pe_disentangled *d, const struct pe_bias_tile *tile,
+                 const struct pe_place *place, int64_t u, struct pe_pick job) {
+    job.index = d->index + (u - d->low), job.reversed = d->reversed + (d->high - u);
+    if (is_plain(d->of_query) && is_plain(d->of_key)) {
+        job.of_query = entries_there(d->of_query, place, tile->i);
+        job.of_key = entries_there(d->of_key, place, tile->j);
+        job.rows = tile->rows, job.columns = tile->columns;
         kernels->pick(&job);
         return;
     }
-    memset(stage, 0, sizeof stage);
-    job.table = stage, job.entries = STAGE, job.rows = 1;
-    for (size_t r = 0; r < tile->rows; r++, job.index--, job.y += COLUMNS, from += v->stride[v->ndim - 2]) {
-        int32_t first = job.index[0], last = job.index[job.columns - 1];
-        job.least = first < last ? first : last;
-        widen(stage, from + job.least * element_step(v), element_step(v), (size_t)(first + last - 2 * job.least) + 1,
-              v->dtype);
-        kernels->pick(&job);
-    }
+    for (size_t r = 0; r < tile->rows; r += PE_BLOCK)
+        for (size_t c = 0; c < tile->columns; c += PE_BLOCK) pick_widened(kernels, d, tile, place, job, r, c);
 }
 
-/* what the picks of some keys will read, into the cache meanwhile */
-static void fetch_entries(const pe_view *v, const char *from, size_t keys, const int32_t *index) {
-    ptrdiff_t bytes = ROWS * (ptrdiff_t)pe_itemsize(v->dtype);
-    for (size_t k = 0; k < keys; k++, from += v->stride[v->ndim - 2]) {
-        const char *first = from + index[-(ptrdiff_t)k] * element_step(v);
-        PE_PREFETCH(first);
-        PE_PREFETCH(first + bytes);
-    }
+/* whether the index moves as the kernels want it, around all of the tile */
+static bool is_smooth(const pe_bias *bias, const struct pe_bias_tile *tile, int64_t u) {
+    enum { AROUND = 3 * PE_BLOCK };
+    const pe_disentangled *d = bias->disentangled;
+    return d && d->smooth && tile->counted && u - ROWS - AROUND >= d->low && u + COLUMNS + AROUND <= d->high;
 }
 
-/* index points to row 0, column 0, in the order of the rows; the next column's begins one element before */
-static void pick_key_rows(const struct pe_kernels *kernels, const pe_view *v, const struct pe_bias_tile *tile,
-                          const struct pe_place *place, const int32_t *index, float *values) {
-    enum { STEP = ROWS + 2 * PE_BLOCK }; /* floats of the entries that a block of keys can meet, and more */
-    PE_ALIGNED(64) float stage[PE_BLOCK * STEP];
-    bool plain = is_plain(v);
-    ptrdiff_t key = v->stride[v->ndim - 2];
-    const char *from = pe_place_row(v, place, tile->j);
-    struct pe_pick job = {.index = index, .y = values, .y_step = COLUMNS, .rows = ROWS, .columns = PE_BLOCK};
-    memset(stage, 0, sizeof stage);
-    for (size_t c = 0; c < tile->columns; c += PE_BLOCK, job.index -= PE_BLOCK, job.y += PE_BLOCK) {
-        size_t keys = min_size(PE_BLOCK, tile->columns - c), next = min_size(PE_BLOCK, tile->columns - c - keys);
-        if (plain) fetch_entries(v, from + PE_BLOCK * key, next, job.index - PE_BLOCK);
-        if (plain && keys == PE_BLOCK) {
-            job.table = (const float *)(const void *)from;
-            job.table_step = float_step(v), job.entries = length_of(v), job.least = 0;
-        } else { /* to be widened, or too few keys for a block */
-            job.table = stage, job.table_step = STEP, job.entries = STEP, job.least = job.index[1 - PE_BLOCK];
-            size_t n = (size_t)(job.index[job.rows - 1] - job.least) + 1;
-            for (size_t k = 0; k < keys; k++)
-                widen(stage + k * STEP, from + (ptrdiff_t)k * key + job.least * element_step(v), element_step(v), n,
-                      v->dtype);
-        }
-        kernels->pick_columns(&job);
-        from += PE_BLOCK * key;
-    }
-}
-
-static void fill_smooth(const struct pe_kernels *kernels, const pe_disentangled *d, const struct pe_bias_tile *tile,
-                        const struct pe_place *place, int64_t u, float *values) {
-    const int32_t *index = d->index + (u - d->low), *reversed = d->reversed + (d->high - u);
-    if (d->of_query)
-        pick_query_rows(kernels, d->of_query, tile, place, index, values);
-    else
-        memset(values, 0, ROWS * COLUMNS * sizeof *values);
-    if (d->of_key) pick_key_rows(kernels, d->of_key, tile, place, reversed, values);
+bool pe_relative_add(const struct pe_kernels *kernels, const pe_bias *bias, const struct pe_bias_tile *tile,
+                     const struct pe_place *place, const pe_view *x, const pe_view *y) {
+    int64_t u = pe_bias_distance(bias, tile, 0, 0);
+    if (!is_smooth(bias, tile, u)) return false;
+    int query = y->ndim - 2;
+    ptrdiff_t i = (ptrdiff_t)tile->i, j = (ptrdiff_t)(tile->j * sizeof(float));
+    struct pe_pick job = {.x = place->x + i * x->stride[query] + j,
+                          .x_step = x->stride[query],
+                          .y = place->y + i * y->stride[query] + j,
+                          .y_step = y->stride[query],
+                          .scale = (float)bias->disentangled->scale};
+    pick(kernels, bias->disentangled, tile, place, u, job);
+    return true;
 }
 
 /* ---- disentangled: one entry after the other ---- */
@@ -212,13 +199,13 @@ static void fill_products(const struct pe_kernels *kernels, const pe_projected *
     float query[DEPTH];
     size_t dimensions = length_of(p->query), last = tile->rows - 1;
     int64_t first = p->origin + u - (int64_t)last; /* what the last query of the tile meets first */
-    memset(values, 0, MANY_ROWS * FEW_COLUMNS * sizeof *values);
+    memset(values, 0, ROWS * COLUMNS * sizeof *values);
     for (size_t at = 0; at < dimensions; at += DEPTH) {
         size_t depth = min_size(DEPTH, dimensions - at);
         turn_rows(kernels, p->rows, place, first, at, depth, columns);
         for (size_t r = 0; r < tile->rows; r++) {
             load_query(p, place, tile->i + r, at, depth, query);
-            struct pe_weigh_f32 job = {.y = values + r * FEW_COLUMNS,
+            struct pe_weigh_f32 job = {.y = values + r * COLUMNS,
                                        .a = query,
                                        .a_step = 1,
                                        .b = columns + (last - r),
@@ -256,9 +243,9 @@ static void fill_products_listed(const pe_bias *bias, const struct pe_bias_tile 
         for (size_t c = 0; c < tile->columns; c++) {
             double value = product(p, place, tile->i + r, p->origin + pe_bias_distance(bias, tile, r, c), wide);
             if (wide)
-                ((double *)values)[r * FEW_COLUMNS + c] = value;
+                ((double *)values)[r * COLUMNS + c] = value;
             else
-                ((float *)values)[r * FEW_COLUMNS + c] = (float)value;
+                ((float *)values)[r * COLUMNS + c] = (float)value;
         }
 }
 
@@ -266,14 +253,14 @@ static void fill_products_listed(const pe_bias *bias, const struct pe_bias_tile 
 
 void pe_relative_fill(const struct pe_kernels *kernels, const pe_bias *bias, const struct pe_bias_tile *tile,
                       const struct pe_place *place, bool wide, void *values) {
-    const pe_disentangled *d = bias->disentangled;
     int64_t u = pe_bias_distance(bias, tile, 0, 0);
     if (bias->projected && tile->counted && !wide)
         fill_products(kernels, bias->projected, tile, place, u, values);
     else if (bias->projected)
         fill_products_listed(bias, tile, place, wide, values);
-    else if (d->smooth && tile->counted && !wide && u - ROWS >= d->low && u + COLUMNS <= d->high)
-        fill_smooth(kernels, d, tile, place, u, values);
+    else if (!wide && is_smooth(bias, tile, u))
+        pick(kernels, bias->disentangled, tile, place, u,
+             (struct pe_pick){.y = values, .y_step = COLUMNS * sizeof(float)});
     else
         fill_listed(bias, tile, place, wide, values);
 }

@@ -100,23 +100,28 @@ struct pe_sincos {
 };
 typedef void pe_sincos_kernel(const struct pe_sincos *rows);
 
-/* Entries picked from rows of a table by an index of the distance.
+/* Entries picked from rows of two tables by an index of the distance, summed and added.
  *
- *     pick          y[r][c] = table[r][index[c - r] - least]        a row of the table for each row of y
- *     pick_columns  y[r][c] += table[c][index[r - c] - least]       for each column; sums are rounded
+ *     v = of_query[r][n] + of_key[c][n]      n = index[c - r] = reversed[r - c]
+ *     y[r][c] = x[r][c] + scale*v, or v itself where x is NULL
  *
- * Neighbours in the index differ by at most one; pick's goes up or goes down, that of pick_columns goes up. rows (of
- * pick_columns alone) and columns are multiples of PE_BLOCK. The table's rows hold `entries` floats, PE_BLOCK at least, of
- * which the first is entry `least`. Steps are elements. */
+ * Sums and the product are rounded. A table may be missing: v is the entry of the query, or 0 + that of the key. Neighbours
+ * in the index differ by at most one; it goes down from entry to entry, or up where no key has entries. The index is that of
+ * 2*PE_BLOCK more distances either way, all of entries that are there. y is x itself or does not overlap it. */
 enum { PE_BLOCK = 16 };
+struct pe_entries {
+    const float *first; /* or NULL */
+    ptrdiff_t step;     /* floats from row to row */
+    size_t count;       /* of a row, PE_BLOCK at least */
+    int32_t least;      /* the number of its first entry */
+};
 struct pe_pick {
-    const float *table;
-    ptrdiff_t table_step;
-    size_t entries;
-    int32_t least;
-    const int32_t *index;
-    float *y;
-    ptrdiff_t y_step;
+    struct pe_entries of_query, of_key;
+    const int32_t *index, *reversed;
+    const char *x;
+    char *y;
+    ptrdiff_t x_step, y_step; /* bytes from row to row */
+    float scale;
     size_t rows, columns;
 };
 
@@ -212,7 +217,6 @@ struct pe_kernels {
     /* y[0 .. (n+1)/2) = even elements of x, y[(n+1)/2 .. n) = odd ones; elements of 4 bytes, no overlap */
     void (*unzip4)(const float *x, float *y, size_t n);
     void (*pick)(const struct pe_pick *job);
-    void (*pick_columns)(const struct pe_pick *job);
     void (*weigh_f32)(const struct pe_weigh_f32 *job);
     void (*weigh_f64)(const struct pe_weigh_f64 *job);
     /* y[c][r] = x[r][c]; rows and columns are multiples of PE_BLOCK, steps are elements; no overlap */

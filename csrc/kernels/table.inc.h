@@ -88,7 +88,6 @@ const struct pe_kernels PE_KERNELS = {
     .tally = {[PE_F32] = tally_f32, [PE_F64] = tally_f64, [PE_F16] = tally_f16, [PE_BF16] = tally_bf16},
     .unzip4 = unzip4,
     .pick = pick,
-    .pick_columns = pick_columns,
     .weigh_f32 = weigh_f32,
     .weigh_f64 = weigh_f64,
     .transpose = transpose,

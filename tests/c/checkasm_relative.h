@@ -17,42 +17,48 @@ static void draw_index(struct source *s, int32_t *index, size_t n, bool down) {
     }
 }
 
-static void try_pick(const struct pe_kernels *kernels, bool by_columns, struct source *s) {
-    static int32_t indices[2 * MOST_PICKED];
-    trial.kernel = by_columns ? "pick_columns" : "pick";
-    size_t columns = trial.pairs, rows = by_columns ? PE_BLOCK * (1 + draw(s, 3)) : 1 + draw(s, 9);
-    bool down = !by_columns && one_in(s, 2);
-    draw_index(s, indices, rows + columns, down);
-    const int32_t *index = indices + (by_columns ? columns : rows) - 1; /* of row 0 and column 0 */
-    int32_t low = indices[down ? rows + columns - 2 : 0], high = indices[down ? 0 : rows + columns - 2];
-    size_t spare = draw(s, 3), entries = (size_t)(high - low) + 1 + spare;
-    if (entries < PE_BLOCK) entries = PE_BLOCK;
-    trial.rows = by_columns ? columns : rows;
-    struct rows table = lay_out(0, trial.rows, 4 * entries, 4, false);
+/* a table of entries low .. high, and more */
+static struct pe_entries draw_entries(struct source *s, int operand, size_t rows, int32_t low, int32_t high) {
+    size_t count = (size_t)(high - low) + 1 + draw(s, 3);
+    if (count < PE_BLOCK) count = PE_BLOCK;
     trial.rows = rows;
-    struct rows y = lay_out(1, rows, 4 * columns, 4, false);
-    clear(&y), clear(&table);
-    fill(s, table.from, table.bytes / 4, PE_F32, trial.values), fill(s, y.from, y.bytes / 4, PE_F32, trial.values);
-    keep(&y);
+    struct rows table = lay_out(operand, rows, 4 * count, 4, false);
+    clear(&table), fill(s, table.from, table.bytes / 4, PE_F32, trial.values);
+    return (struct pe_entries){(const float *)(void *)table.first, table.step / 4, count, low};
+}
+
+static float entry_of(const struct pe_entries *e, size_t row, int32_t n) {
+    return e->first[(ptrdiff_t)row * e->step + n - e->least];
+}
+
+static void try_pick(const struct pe_kernels *kernels, struct source *s) {
+    enum { AROUND = 2 * PE_BLOCK, MOST = 2 * MOST_PICKED + 2 * AROUND };
+    static int32_t indices[MOST], reversed[MOST];
+    trial.kernel = "pick";
+    size_t columns = trial.pairs, rows = 1 + draw(s, 40), n = rows + columns + 2 * AROUND;
+    bool query = !one_in(s, 3), key = !query || !one_in(s, 3), down = key || one_in(s, 2), add = !one_in(s, 3);
+    draw_index(s, indices, n, down);
+    for (size_t i = 0; i < n; i++) reversed[i] = indices[n - 1 - i];
+    int32_t low = indices[down ? n - 1 : 0], high = indices[down ? 0 : n - 1];
+    struct pe_pick job = {.index = indices + AROUND + rows, .reversed = reversed + (n - 1 - AROUND - rows)};
+    if (query) job.of_query = draw_entries(s, 0, rows, low, high);
+    if (key) job.of_key = draw_entries(s, 1, columns, low, high);
+    trial.rows = rows;
+    struct rows y = lay_out(2, rows, 4 * columns, 4, false);
+    clear(&y), fill(s, y.from, y.bytes / 4, PE_F32, trial.values), keep(&y);
+    job.x = add ? y.first : NULL, job.x_step = y.step, job.y = y.first, job.y_step = y.step;
+    job.scale = 0.25f * (float)(1 + draw(s, 9)), job.rows = rows, job.columns = columns;
     for (size_t r = 0; r < rows; r++)
         for (size_t c = 0; c < columns; c++) {
-            ptrdiff_t row = (ptrdiff_t)(by_columns ? c : r), apart = (ptrdiff_t)c - (ptrdiff_t)r;
-            const char *entry = table.first + row * table.step + 4 * (index[by_columns ? -apart : apart] - low);
+            int32_t at = job.index[(ptrdiff_t)c - (ptrdiff_t)r];
             char *to = in_image(&y, y.first) + (ptrdiff_t)r * y.step + (ptrdiff_t)(4 * c);
-            float sum = widen(to, PE_F32) + widen(entry, PE_F32);
-            store_bits(to, 4, by_columns ? narrow(sum, PE_F32) : load_bits(entry, 4));
+            float value = query ? entry_of(&job.of_query, r, at) : 0;
+            if (key) value += entry_of(&job.of_key, c, at);
+            float product = job.scale * value;
+            store_bits(to, 4, narrow(add ? widen(to, PE_F32) + product : value, PE_F32));
         }
-    struct pe_pick job = {.table = (const float *)(void *)table.first,
-                          .table_step = table.step / 4,
-                          .entries = entries,
-                          .least = low,
-                          .index = index,
-                          .y = (float *)(void *)y.first,
-                          .y_step = y.step / 4,
-                          .rows = rows,
-                          .columns = columns};
     tried++;
-    (by_columns ? kernels->pick_columns : kernels->pick)(&job);
+    kernels->pick(&job);
     compare(&y, PE_F32, "the result");
 }
 
@@ -116,9 +122,9 @@ static void try_relative(const struct pe_kernels *kernels, struct source *s) {
         trial.place = (enum place)(which % PLACES);
         trial.dtype = PE_F32, trial.values = (enum values)draw(s, VALUES);
         draw_layout(s, 4);
+        trial.pairs = 1 + draw(s, MOST_PICKED);
+        try_pick(kernels, s);
         trial.pairs = PE_BLOCK * (1 + draw(s, MOST_PICKED / PE_BLOCK - 2));
-        try_pick(kernels, false, s);
-        try_pick(kernels, true, s);
         try_transpose(kernels, s);
     }
     for (unsigned which = 0; which < 2 * PLACES * (most_pairs + 1); which++) {
@@ -132,18 +138,19 @@ static void try_relative(const struct pe_kernels *kernels, struct source *s) {
 
 /* fixed results, summed up apart from the other kernels' */
 static uint64_t hash_relative(const struct pe_kernels *kernels) {
-    static int32_t indices[2 * MOST_PICKED];
+    static int32_t indices[256], reversed[256];
     struct source s = {.state = 20060304};
     uint64_t hash = hash_start;
     for (size_t n = PE_BLOCK; n <= 64; n += PE_BLOCK) {
         float *table = (float *)(void *)memory[0].begin, *y = (float *)(void *)memory[1].begin;
         fill(&s, table, 64 * 64, PE_F32, UNIT), fill(&s, y, 64 * 64, PE_F32, UNIT);
-        draw_index(&s, indices, 32 + n, true);
-        struct pe_pick job = {table, 64, 4096, indices[30 + n] - 3, indices + 31, y, 64, 32, n};
+        draw_index(&s, indices, 256, true);
+        for (size_t i = 0; i < 256; i++) reversed[i] = indices[255 - i];
+        int32_t least = indices[255];
+        struct pe_entries of_query = {table, 8, 512, least}, of_key = {table + 999, 16, 512, least};
+        struct pe_pick job = {of_query, of_key, indices + 128, reversed + 127, (char *)y, (char *)y, 256, 256, 0.3f,
+                              29,       n};
         kernels->pick(&job);
-        draw_index(&s, indices, 32 + n, false);
-        job.least = indices[0] - 5, job.index = indices + n - 1;
-        kernels->pick_columns(&job);
         struct pe_weigh_f32 narrow_job = {y, table, table + 512, 3, 64, 50, n - 9};
         kernels->weigh_f32(&narrow_job);
         hash = hash_elements(hash, y, 64 * 64, PE_F32);
