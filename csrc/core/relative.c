@@ -90,16 +90,15 @@ static struct pe_entries entries_widened(const pe_view *v, const struct pe_place
 
 /* a block of the tile from rows that kernels cannot read */
 static void pick_widened(const struct pe_kernels *kernels, const pe_disentangled *d, const struct pe_bias_tile *tile,
-                         const struct pe_place *place, struct pe_pick job, size_t r, size_t c) {
-    PE_ALIGNED(64) float of_query[PE_BLOCK * MET] = {0}, of_key[PE_BLOCK * MET] = {0};
+                         const struct pe_place *place, struct pe_pick job, size_t r, size_t c, float *stage) {
     job.rows = min_size(PE_BLOCK, tile->rows - r), job.columns = min_size(PE_BLOCK, tile->columns - c);
     job.index += (ptrdiff_t)c - (ptrdiff_t)r, job.reversed += (ptrdiff_t)r - (ptrdiff_t)c;
     if (job.x) job.x += (ptrdiff_t)r * job.x_step + (ptrdiff_t)(c * sizeof(float));
     job.y += (ptrdiff_t)r * job.y_step + (ptrdiff_t)(c * sizeof(float));
     int32_t first = job.index[1 - PE_BLOCK], last = job.index[PE_BLOCK - 1], least = first < last ? first : last;
     size_t count = (size_t)(first + last - 2 * least) + 1;
-    job.of_query = entries_widened(d->of_query, place, tile->i + r, job.rows, least, count, of_query);
-    job.of_key = entries_widened(d->of_key, place, tile->j + c, job.columns, least, count, of_key);
+    job.of_query = entries_widened(d->of_query, place, tile->i + r, job.rows, least, count, stage);
+    job.of_key = entries_widened(d->of_key, place, tile->j + c, job.columns, least, count, stage + PE_BLOCK * MET);
     kernels->pick(&job);
 }
 
@@ -114,8 +113,9 @@ static void pick(const struct pe_kernels *kernels, const pe_disentangled *d, con
         kernels->pick(&job);
         return;
     }
+    PE_ALIGNED(64) float stage[2 * PE_BLOCK * MET] = {0};
     for (size_t r = 0; r < tile->rows; r += PE_BLOCK)
-        for (size_t c = 0; c < tile->columns; c += PE_BLOCK) pick_widened(kernels, d, tile, place, job, r, c);
+        for (size_t c = 0; c < tile->columns; c += PE_BLOCK) pick_widened(kernels, d, tile, place, job, r, c, stage);
 }
 
 /* whether the index moves as the kernels want it, around all of the tile */
