@@ -79,12 +79,16 @@ static struct pe_entries entries_there(const pe_view *v, const struct pe_place *
 }
 
 /* entries from `least` on of n rows, as float32 */
-static struct pe_entries entries_widened(const pe_view *v, const struct pe_place *place, size_t row, size_t n,
-                                         int32_t least, size_t count, float *stage) {
+static struct pe_entries entries_widened(const struct pe_kernels *kernels, const pe_view *v,
+                                         const struct pe_place *place, size_t row, size_t n, int32_t least,
+                                         size_t count, float *stage) {
     if (v == NULL) return (struct pe_entries){.first = NULL};
     const char *from = pe_place_row(v, place, row) + least * element_step(v);
     for (size_t k = 0; k < n; k++, from += v->stride[v->ndim - 2])
-        widen(stage + k * MET, from, element_step(v), count, v->dtype);
+        if (v->dtype == PE_F16 && element_step(v) == sizeof(uint16_t))
+            kernels->widen_f16((const uint16_t *)(const void *)from, stage + k * MET, count);
+        else
+            widen(stage + k * MET, from, element_step(v), count, v->dtype);
     return (struct pe_entries){.first = stage, .step = MET, .count = MET, .least = least};
 }
 
@@ -97,8 +101,9 @@ static void pick_widened(const struct pe_kernels *kernels, const pe_disentangled
     job.y += (ptrdiff_t)r * job.y_step + (ptrdiff_t)(c * sizeof(float));
     int32_t first = job.index[1 - PE_BLOCK], last = job.index[PE_BLOCK - 1], least = first < last ? first : last;
     size_t count = (size_t)(first + last - 2 * least) + 1;
-    job.of_query = entries_widened(d->of_query, place, tile->i + r, job.rows, least, count, stage);
-    job.of_key = entries_widened(d->of_key, place, tile->j + c, job.columns, least, count, stage + PE_BLOCK * MET);
+    job.of_query = entries_widened(kernels, d->of_query, place, tile->i + r, job.rows, least, count, stage);
+    job.of_key =
+        entries_widened(kernels, d->of_key, place, tile->j + c, job.columns, least, count, stage + PE_BLOCK * MET);
     kernels->pick(&job);
 }
 
