@@ -98,6 +98,10 @@ WRONG: dict[str, tuple[type[Exception], Any]] = {
         lambda: posenc.resize_table(np.ones((9, 2)), (3, 4), old_shape=(2, 4)),
     ),
     "new_shape must be a length or": (ValueError, lambda: posenc.resize_table(np.ones((9, 2)), (3, 4, 5))),
+    "new_shape must be a length or (height, width), got <class 'torch": (
+        TypeError,
+        lambda: posenc.resize_table(np.ones((9, 2)), torch.ones(1, 2, 3, 3).to_mkldnn()),
+    ),
     "new_shape must be at least 1": (ValueError, lambda: posenc.resize_table(np.ones((9, 2)), 0)),
     "table must have shape (rows, dim)": (ValueError, lambda: posenc.resize_table(np.ones(9), 4)),
     "table must be float16, float32 or": (TypeError, lambda: posenc.resize_table(np.ones((9, 2), int), 4)),

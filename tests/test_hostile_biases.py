@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+import torch
+
+import posenc
 from hostile import assert_call_refused, refused
 
 
@@ -271,3 +275,11 @@ ValueError: num_heads must be at least 1, got 0
 """)
 def test_families(error: str, text: str, call: str) -> None:
     assert_call_refused(error, text, call)
+
+
+def test_tensors_without_parts_are_refused_where_a_call_would_be_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(posenc.runtime, "SPLIT_BYTES", 8)
+    monkeypatch.setattr(posenc.runtime, "get_num_threads", lambda: 2)
+    for grad in (torch.ones(1, 3, 8, 8).to_sparse(), torch.ones(1, 3, 8, 8).to_mkldnn()):
+        with pytest.raises(TypeError, match="gradient must be a dense torch tensor in CPU memory"):
+            posenc.bias.gradients.of_slopes(grad)

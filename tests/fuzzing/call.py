@@ -117,7 +117,8 @@ def dtype_name(x: Any) -> str:
 
 def tolerance_of(x: Any, slack: float, factor: float) -> float:
     """Return how far a result may be off: rounding of the element type, and what its factors are off."""
-    largest = float(np.abs(as_float64(x)).max(initial=0)) * max(1.0, factor)
+    values = np.abs(as_float64(x))
+    largest = float(values.max(initial=0, where=np.isfinite(values))) * max(1.0, factor)
     return 4 * largest * (ROUNDING[dtype_name(x)] + slack) + 1e-7 * (dtype_name(x) == "float16")
 
 

@@ -106,7 +106,10 @@ def _source(table: Any) -> Array:
 
 
 def _shape(name: str, value: Any) -> tuple[int, ...]:
-    sizes = tuple(value) if hasattr(value, "__iter__") and not isinstance(value, str) else (value,)
+    try:
+        sizes = tuple(value) if hasattr(value, "__iter__") and not isinstance(value, str) else (value,)
+    except RuntimeError as error:  # a tensor that cannot be taken apart
+        raise TypeError(f"{name} must be a length or (height, width), got {type(value)}") from error
     if len(sizes) not in (1, 2):
         raise ValueError(f"{name} must be a length or (height, width), got {len(sizes)} numbers")
     return tuple(check.integer(f"{name}[{i}]" if len(sizes) > 1 else name, n, 1) for i, n in enumerate(sizes))

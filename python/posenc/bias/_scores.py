@@ -125,7 +125,10 @@ def gradient_sums(gradient: Any, where: Where, mask: Mask, term: Any, sums: npt.
     heads = source.shape[-3] if source.ndim >= 3 else 1
     nbytes = math.prod(source.shape) * source.itemsize
     threads = runtime.get_num_threads() if nbytes > runtime.SPLIT_BYTES else 1
-    if threads == 1 or heads == 1:
+    plain = (
+        str(getattr(gradient, "layout", "torch.strided")) == "torch.strided"
+    )  # C refuses others, which have no parts
+    if threads == 1 or heads == 1 or not plain:
         _core.bias_gradient(gradient, where, mask, term, sums)
         return
 
