@@ -35,8 +35,6 @@ class Fit:
     scaling : scaling of `posenc.scaling`, or None
     error : float
         The largest |fitted - measured| in units of what measuring and float32 may cost; up to 1 it is a fit.
-    relative : float
-        The largest relative difference of a frequency.
     note : str
         What else gives the same frequencies.
     """
@@ -45,7 +43,6 @@ class Fit:
     base: float
     scaling: Any
     error: float
-    relative: float
     note: str = ""
 
     @property
@@ -70,8 +67,7 @@ def fit(theta: Floats, uncertainty: Floats, width: int) -> list[Fit]:
         if made is not None:
             gap = np.abs(made - theta)
             error = float(np.max(gap / (_ROUNDING * theta + 2 * uncertainty + 1e-14)))
-            relative = float(np.max(gap / np.where(theta > 0, theta, 1), where=theta > 0, initial=0.0))
-            found.append(Fit(name, base, scaling, error, relative, note))
+            found.append(Fit(name, base, scaling, error, note))
     # the simplest that fits, else the nearest: candidates come in the order of their number of parameters
     return sorted(found, key=lambda each: 0.0 if each.fits else each.error)
 
