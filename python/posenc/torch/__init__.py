@@ -9,7 +9,8 @@ of other devices run torch's own operations with the same exact tables.
 >>> posenc.torch.rotate(rope, q).square().sum().backward()
 """
 
-from posenc.torch._other_modules import ALiBi, Kerple, LearnedPositions, SinusoidalEmbedding, T5RelativeBias
+from posenc.torch._additive_modules import LearnedPositions, SinusoidalEmbedding
+from posenc.torch._bias_modules import ALiBi, Kerple, T5RelativeBias
 from posenc.torch._patch import Patch, Replacement, patch
 from posenc.torch._rotary import apply_rotary_emb, rotary_table, rotate, rotate_
 from posenc.torch._rotary_modules import MixedRotaryEmbedding, RotaryEmbedding

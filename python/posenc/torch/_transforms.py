@@ -50,8 +50,25 @@ def one_by_one(call: Callable[..., Any], info: Any, in_dims: tuple[Any, ...], in
     """Call once for each element of the batch, whatever is batched."""
     results = []
     for i in range(info.batch_size):
-        each = (x if dim is None else x.select(dim, i) for x, dim in zip(inputs, in_dims, strict=True))
+        each = (
+            x.select(dim, i) if isinstance(x, torch.Tensor) and dim is not None else x
+            for x, dim in zip(inputs, in_dims, strict=True)
+        )
         results.append(call(*each))
     if isinstance(results[0], torch.Tensor):
         return torch.stack(results), 0
     return tuple(torch.stack(column) for column in zip(*results, strict=True)), (0,) * len(results[0])
+
+
+def aligned(x: torch.Tensor, dim: int | None, at: int, ndim: int, batch: int = 1) -> torch.Tensor:
+    """Return x with `ndim` axes of its own, leading ones of length 1 added, and the batch at axis `at`.
+
+    Where x is not batched that axis is as long as `batch`, without memory of its own.
+    """
+    own = x if dim is None else x.movedim(dim, 0)
+    lead = [] if dim is None else [own.shape[0]]
+    wide = own.reshape(*lead, *[1] * (ndim - own.ndim + len(lead)), *own.shape[len(lead) :])
+    if dim is not None:
+        return wide.movedim(0, at)
+    wide = wide.unsqueeze(at)
+    return wide.expand(*wide.shape[:at], batch, *wide.shape[at + 1 :])
