@@ -73,6 +73,7 @@ def test_who_reads_a_partial_rotary_factor(case: zoo.Case) -> None:
             assert family.latent or (kind.partial is not None) == reads_a_part(case)
 
 
+@pytest.mark.broad
 def test_names_are_those_of_transformers() -> None:
     known = set(CONFIG_MAPPING_NAMES) | {zoo.built(case)[0].model_type for case in zoo.cases()} | OWN_NAMES
     assert set(config.FAMILIES) <= known

@@ -98,7 +98,7 @@ PROMISE = 0.050  # seconds: a look at the signals every 25 ms, and the MiB or th
 TOLERANCE = 0.050  # the interpreter's switch interval (5 ms) and some time slices of a scheduler on a busy machine
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.broad), 2])
 def test_interrupts_are_answered(count: int) -> None:
     """SIGINT after a fifth of a long call raises KeyboardInterrupt long before its end; the next calls are right.
 

@@ -129,6 +129,7 @@ def compiler() -> str:
     return found
 
 
+@pytest.mark.builds
 @named([path for path in C_FILES if path.suffix == ".c"])
 def test_compiles_alone(path: Path, compiler: str, tmp_path: Path) -> None:
     """No configuration, no flags, no warning; only bind is shown where Python and NumPy are."""

@@ -383,9 +383,8 @@ def test_results_written_past_the_caches(threads: int) -> None:
     assert_same(digests(Way(shift=1, threads=threads), STREAMED), part_of(STREAMED))
 
 
-@pytest.mark.parametrize(
-    "level", [pytest.param(level, marks=() if level == "scalar" else pytest.mark.broad) for level in LEVELS]
-)
+@pytest.mark.broad
+@pytest.mark.parametrize("level", LEVELS)
 def test_every_instruction_set(level: str) -> None:
     """In a process of its own: everything whole with two threads, and everything small from misaligned slices."""
     shown = at_level(level, "--show")

@@ -213,6 +213,7 @@ def test_rows_of_a_batch_keep_their_own_positions(
     assert largest_difference(logits(), expected) <= LOGIT_NOISE
 
 
+@pytest.mark.broad
 def test_generation_with_a_key_cache_yields_the_same_tokens(
     model: smollm2.Model, input_ids: torch.Tensor, replace_rotary: ReplaceRotary
 ) -> None:

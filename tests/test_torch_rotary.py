@@ -54,8 +54,14 @@ ROPES: dict[str, dict[str, Any]] = {
 # ---- gradients ----
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", ROPES)
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        pytest.param(name, layout, marks=() if name == "plain" or layout == LAYOUTS[0] else pytest.mark.broad)
+        for name in ROPES
+        for layout in LAYOUTS
+    ],
+)
 def test_gradients_of_rotate(name: str, layout: str) -> None:
     """First and second ones, in x, frequencies and positions that differ between rows."""
     rope = rope_of(layout, **ROPES[name])

@@ -180,6 +180,8 @@ def expected_alibi(x: Any, slopes: Any, named: dict[str, Any]) -> Expected:
 
 
 def expected_t5(x: Any, table: Any, named: dict[str, Any]) -> Expected:
-    u = _reference.distances(*positions_of(as_float64(x), named))
+    numbers = as_float64(x)
+    u = _reference.distances(*positions_of(numbers, named))
     values = as_float64(table)[_reference.t5_bucket(u, named["bidirectional"], 8, named["max_distance"])]
-    return expected_sum(x, np.moveaxis(values[:, 0], -1, 1) if u.ndim == 4 else np.moveaxis(values, -1, 0), named)
+    bias = np.moveaxis(values[:, 0], -1, 1) if u.ndim == 4 else np.moveaxis(values, -1, 0)
+    return expected_sum(x, bias[0] if numbers.ndim == 2 else bias, named)  # without an axis of heads there is one
