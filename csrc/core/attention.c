@@ -19,8 +19,9 @@ static void gather(char *to, const char *from, ptrdiff_t step, size_t n, size_t 
 
 /* not below zero and finite; -0.0 is fine */
 static bool is_weight(const struct pe_kernels *kernels, enum pe_dtype dtype, const char *x) {
-    double place = 0.0, sums[2];
-    kernels->tally[dtype](x, 1, &place, sums);
+    double place = 0.0, mass = 0.0, sum[PE_TALLY_LANES] = {0}, moment[PE_TALLY_LANES] = {0};
+    kernels->tally[dtype](&(struct pe_tally_run){
+        .x = x, .by_offset = &place, .mass = &mass, .sum = sum, .moment = moment, .n = 1, .width = 1});
     return place >= 0.0 && place <= LARGEST;
 }
 
@@ -31,45 +32,52 @@ static size_t find_bad(const struct pe_kernels *kernels, const pe_view *map, con
     return i;
 }
 
-/* n keys from key j on, at x; false at a weight that is none, whose key *bad receives */
-static bool tally_piece(const struct pe_kernels *kernels, const pe_view *map, const char *x, size_t j, size_t n,
-                        ptrdiff_t ahead, double *by_offset, double *mass, double *side, size_t *bad) {
-    PE_ALIGNED(64) char gathered[PE_TALLY_BLOCK * sizeof(double)];
-    size_t size = pe_itemsize(map->dtype);
-    const char *from = x + (ptrdiff_t)j * map->stride[1], *source = from;
-    if (map->stride[1] != (ptrdiff_t)size)
-        gather(gathered, from, map->stride[1], n, size), source = gathered;
-    else
-        for (size_t at = 0; at < n * size; at += 64) PE_PREFETCH2(from + ahead + (ptrdiff_t)at);
-    double sums[2];
-    int negative = kernels->tally[map->dtype](source, n, by_offset + j, sums);
-    if (negative || !(sums[0] <= LARGEST)) {
-        size_t at = find_bad(kernels, map, from, n);
-        *bad = j + at;
-        if (at < n) return false;
+/* the keys of a run that do not lie side by side, gathered block by block */
+static int tally_gathered(const struct pe_kernels *kernels, const pe_view *map, const struct pe_tally_run *run) {
+    PE_ALIGNED(64) char block[PE_TALLY_BLOCK * sizeof(double)];
+    struct pe_tally_run part = *run;
+    int negative = 0;
+    part.x = block, part.ahead = 0;
+    for (size_t at = 0; at < run->n; at += part.n, part.place += part.n, part.by_offset += part.n, part.mass++) {
+        size_t left = run->n - at, rest = run->width - part.place % run->width;
+        part.n = left < rest ? left : rest;
+        gather(block, run->x + (ptrdiff_t)at * map->stride[1], map->stride[1], part.n, pe_itemsize(map->dtype));
+        negative |= kernels->tally[map->dtype](&part);
     }
-    *mass += sums[0];
-    side[0] += sums[0], side[1] += (double)j * sums[0] + sums[1];
-    return true;
+    return negative;
+}
+
+/* One side of a row: its sum and first moment go to side[]. false at a weight that is none, whose key *bad receives. */
+static bool tally_side(const struct pe_kernels *kernels, const pe_view *map, struct pe_tally_run *run, double *side,
+                       size_t *bad) {
+    PE_ALIGNED(64) double sum[PE_TALLY_LANES] = {0}, moment[PE_TALLY_LANES] = {0};
+    run->sum = sum, run->moment = moment;
+    bool contiguous = map->stride[1] == (ptrdiff_t)pe_itemsize(map->dtype);
+    int negative = contiguous ? kernels->tally[map->dtype](run) : tally_gathered(kernels, map, run);
+    side[0] = pe_tally_sum(sum), side[1] = pe_tally_sum(moment);
+    if (!negative && side[0] <= LARGEST) return true;
+    size_t at = find_bad(kernels, map, run->x, run->n);
+    *bad = run->place + at;
+    return at == run->n;
 }
 
 /* One row, `past` of whose keys do not lie behind the diagonal; a block across it is two pieces. */
 static bool tally_row(const struct pe_kernels *kernels, const pe_view *map, const pe_tallying *to, size_t i,
                       size_t past, ptrdiff_t ahead, size_t *bad) {
-    const char *x = map->data + (ptrdiff_t)i * map->stride[0];
-    size_t queries = (size_t)map->shape[0], keys = (size_t)map->shape[1];
-    double *by_offset = to->by_offset + (queries - 1 - i), *sides = to->sides[i];
-    double *mass = to->mass + i * ((keys + to->width - 1) / to->width);
+    size_t queries = (size_t)map->shape[0], keys = (size_t)map->shape[1], blocks = (keys + to->width - 1) / to->width;
+    double *mass = to->mass + i * blocks, *sides = to->sides[i];
+    struct pe_tally_run run = {.x = map->data + (ptrdiff_t)i * map->stride[0],
+                               .by_offset = to->by_offset + (queries - 1 - i),
+                               .mass = mass,
+                               .n = past,
+                               .width = to->width,
+                               .ahead = ahead};
+    memset(mass, 0, blocks * sizeof *mass);
     memset(sides, 0, sizeof to->sides[i]);
-    for (size_t j = 0; j < keys; j += to->width, mass++) {
-        size_t end = keys - j < to->width ? keys : j + to->width, middle = past < j ? j : past < end ? past : end;
-        *mass = 0.0;
-        if (middle > j && !tally_piece(kernels, map, x, j, middle - j, ahead, by_offset, mass, sides, bad))
-            return false;
-        if (end > middle && !tally_piece(kernels, map, x, middle, end - middle, ahead, by_offset, mass, sides + 2, bad))
-            return false;
-    }
-    return true;
+    if (past > 0 && !tally_side(kernels, map, &run, sides, bad)) return false;
+    run.x += (ptrdiff_t)past * map->stride[1], run.by_offset += past, run.mass = mass + past / to->width;
+    run.n = keys - past, run.place = past;
+    return past == keys || tally_side(kernels, map, &run, sides + 2, bad);
 }
 
 /* keys up to the diagonal */

@@ -139,21 +139,25 @@ struct pe_weigh_f64 {
     ptrdiff_t a_step, b_step;
     size_t n, count;
 };
-/* Sums over a block of attention weights, n of them at x, in float64.
+/* Sums over a run of attention weights, n keys of one row, in float64.
  *
- * by_offset[j] += x[j]; sums[0] = their sum, sums[1] = the sum of j * x[j]. Element j is added in lane j % 8, and the lanes
- * pairwise at the end: the same bits on every ISA. Returns nonzero where a sign bit is set (-0.0 has one too). The arrays
- * do not overlap. */
+ *     by_offset[j] += x[j]        mass[b] += their sum in each block of `width` keys, the first of which may be a rest
+ *     sum += x[j]                 moment += (place + j) * x[j]          both in lane j % 8 of element j of a block
+ *
+ * The same bits on every ISA, and for a run in pieces that end where blocks do. Returns nonzero where a sign bit is set
+ * (-0.0 has one too). What lies `ahead` bytes behind each line is fetched into the second cache: the first one holds the
+ * sums. The arrays do not overlap. */
 enum { PE_TALLY_LANES = 8 };
-typedef int pe_tally_kernel(const char *x, size_t n, double *by_offset, double sums[2]);
+struct pe_tally_run {
+    const char *x;
+    double *by_offset, *mass, *sum, *moment; /* sum, moment: PE_TALLY_LANES of each */
+    size_t n, place, width;                  /* place: of the first key in the row, whose blocks begin at 0 */
+    ptrdiff_t ahead;
+};
+typedef int pe_tally_kernel(const struct pe_tally_run *run);
 
 PE_INLINE double pe_tally_sum(const double *lane) {
     return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
-}
-/* The end of it: lane sums s, and m, the running sums of s over all `steps` vectors (attention.inc.h says why). */
-PE_INLINE void pe_tally_finish(const double *s, double *m, double steps, double sums[2]) {
-    for (int k = 0; k < PE_TALLY_LANES; k++) m[k] = PE_TALLY_LANES * (steps * s[k] - m[k]) + k * s[k];
-    sums[0] = pe_tally_sum(s), sums[1] = pe_tally_sum(m);
 }
 
 /* Products of the pairs (a, b) of x and (u, v) of g, summed in float64 over whoever shares the sums.
