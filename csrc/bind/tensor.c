@@ -43,6 +43,15 @@ static PyObject *attribute(PyObject *module, const char *const *path) {
     return object;
 }
 
+/* What torch.autograd.graph.increment_version calls: the same without its 0.4 us of Python, where torch has it. Both take an
+ * iterable of tensors. */
+static PyObject *increment_version_of(PyObject *module) {
+    PyObject *found = attribute(module, (const char *[]){"_C", "_increment_version", NULL});
+    if (found) return found;
+    PyErr_Clear();
+    return attribute(module, (const char *[]){"autograd", "graph", "increment_version", NULL});
+}
+
 static const dl_exchange_api *exchange_api(PyTypeObject *tensor) {
     const dl_exchange_api *api = NULL;
     PyObject *capsule = PyObject_GetAttrString((PyObject *)tensor, "__dlpack_c_exchange_api__");
@@ -60,7 +69,7 @@ static struct pe_torch *torch_look_up(PyObject *module) {
     }
     torch->tensor = (PyTypeObject *)attribute(module, (const char *[]){"Tensor", NULL});
     torch->parameter = (PyTypeObject *)attribute(module, (const char *[]){"nn", "Parameter", NULL});
-    torch->increment_version = attribute(module, (const char *[]){"autograd", "graph", "increment_version", NULL});
+    torch->increment_version = increment_version_of(module);
     torch->empty_like = attribute(module, (const char *[]){"empty_like", NULL});
     torch->bfloat16 = attribute(module, (const char *[]){"bfloat16", NULL});
     torch->int16 = attribute(module, (const char *[]){"int16", NULL});
@@ -247,7 +256,7 @@ PyObject *pe_tensor_like(pe_state *state, PyObject *tensor) {
 /* Autograd compares version counters to notice that a saved tensor was written. Inference tensors have none. */
 int pe_tensors_written(pe_state *state, PyObject *const *tensors, int n) {
     if (n == 0) return 0;
-    PyObject *all = n == 1 ? Py_NewRef(tensors[0]) : PyTuple_Pack(2, tensors[0], tensors[1]);
+    PyObject *all = n == 1 ? PyTuple_Pack(1, tensors[0]) : PyTuple_Pack(2, tensors[0], tensors[1]);
     PyObject *result = all ? PyObject_CallFunctionObjArgs(find_torch(state)->increment_version, all, NULL) : NULL;
     Py_XDECREF(all);
     Py_XDECREF(result);
