@@ -15,7 +15,7 @@ from posenc.torch._bias_place import mask_of, place_of
 from posenc.torch._rotary_modules import KeepsPrecision
 
 
-class _Masks(nn.Module):
+class Masks(nn.Module):
     """What all biases know of masks: given once, and in front of every call's positions."""
 
     def __init__(self, causal: bool | str, window: Any, sinks: int) -> None:
@@ -30,7 +30,7 @@ class _Masks(nn.Module):
         return shown
 
 
-class ALiBi(KeepsPrecision, _Masks):
+class ALiBi(KeepsPrecision, Masks):
     """Add ALiBi to attention scores: -slope * abs(query - key).
 
     Parameters
@@ -135,7 +135,7 @@ class ALiBi(KeepsPrecision, _Masks):
         return f"{len(self.slopes)}, {sides}form={self.form!r}, {self._shown()}, learnable_slopes={self.learnable}"
 
 
-class T5RelativeBias(_Masks):
+class T5RelativeBias(Masks):
     """Add T5's learned bias to attention scores, by the bucket of key - query.
 
     Parameters
@@ -200,7 +200,7 @@ class T5RelativeBias(_Masks):
         return f"{shape}, bidirectional={self.bidirectional}, {self._shown()}"
 
 
-class Kerple(KeepsPrecision, _Masks):
+class Kerple(KeepsPrecision, Masks):
     """Add KERPLE's learned kernel of the distance d to attention scores: -r1 * ln(1 + r2 * d), or -r1 * d ** r2.
 
     Chi et al., arXiv:2205.09921, equation 5. The kernel is made for each distance of the call, and picked for each
