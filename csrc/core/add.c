@@ -8,13 +8,12 @@
 
 #include "walk.h"
 
-/* TOGETHER: rows of the batch that meet a row of the table at once. It is read a fourth as often, and memory serves four
- * streams faster than one: on (8, 2048, 1024) float32 1.1 times an in-place scale, where one row after the other takes 1.4,
- * two at once 1.25 and all eight, by their alignment, up to 1.7.
+/* Rows of the batch meet a row of the table PE_TOGETHER at once: on (8, 2048, 1024) float32 1.1 times an in-place scale, where
+ * one row after the other takes 1.4, two at once 1.25 and all eight, by their alignment, up to 1.7.
  * TABLE_BYTES: of a tile's rows, which stay in the cache for the whole batch. Where rows come one after the other a fourth
  * of it takes 1.6 to 2: the prefetchers start anew for each run, and fetching ahead in software costs more still.
  * GATHER_BYTES: rows shorter than this are gathered before a kernel is called for each alone. */
-enum { TOGETHER = 4, TABLE_BYTES = 1 << 20, GATHER_BYTES = 1024, GATHER_COLUMNS = 2048 };
+enum { TABLE_BYTES = 1 << 20, GATHER_BYTES = 1024, GATHER_COLUMNS = 2048 };
 
 struct call {
     struct pe_walk walk;     /* first: a walk is a call */
@@ -35,25 +34,6 @@ static void plan_add(struct pe_plan *plan, const pe_addition *how, const pe_adde
     plan->stream = how->stream && plan->whole && !plan->in_place && bytes <= PE_STAGE_BYTES &&
                    plan->axes[plan->n_axes - 1].y == (ptrdiff_t)bytes;
     plan->direct = pe_is_aligned(operand->y, 0);
-}
-
-/* Rows of the axis outside the sequence, the batch, go together: plans[0] becomes one of groups, plans[1] one of the rest.
- * Returns how many plans there are. */
-static int group_rows(struct pe_plan *plans) {
-    struct pe_plan *plan = &plans[0], *rest = &plans[1];
-    int last = plan->n_axes - 1;
-    if (last < 1 || !plan->axes[last].row || !plan->whole || plan->stream) return 1;
-    struct pe_axis all = plan->axes[last - 1], *groups = &plan->axes[last - 1];
-    ptrdiff_t x_group = TOGETHER * all.x, y_group = TOGETHER * all.y, n = (ptrdiff_t)(all.n / TOGETHER);
-    plan->x_apart = all.x, plan->y_apart = all.y;
-    *rest = *plan;
-    rest->together = all.n % TOGETHER;
-    rest->axes[last - 1].n = 1;
-    rest->x += n * x_group, rest->y += n * y_group;
-    plan->together = TOGETHER;
-    *groups = (struct pe_axis){(size_t)n, x_group, y_group, 0};
-    if (n == 0) *plan = *rest;
-    return n == 0 || rest->together == 0 ? 1 : 2;
 }
 
 /* ---- visits ---- */
@@ -251,7 +231,7 @@ enum pe_status pe_add_rows(const struct pe_kernels *kernels, const pe_addition *
     if (pe_elements(x) == 0) return PE_OK;
     if (rows.per_batch && x->shape[how.seq_axis] == 1) fold_single_tokens(&how, &rows);
     plan_add(call.plans, &how, &rows, operand);
-    call.n_plans = group_rows(call.plans);
+    call.n_plans = call.plans->stream ? 1 : pe_group_runs(call.plans, PE_TOGETHER);
     call.walk = (struct pe_walk){.kernels = kernels,
                                  .batch = rows.per_batch ? (size_t)x->shape[0] : 1,
                                  .seq = (size_t)x->shape[how.seq_axis],

@@ -66,6 +66,7 @@ static void add_whole(const struct pe_walk *walk, const struct pe_plan *plan, co
                               .table_step = run->row_step,
                               .gap = row / 2,
                               .rows = rows,
+                              .together = 1,
                               .pairs = walk->count};
         if (size != plan->size) {
             for (size_t i = 0; i < rows; i++)
@@ -110,6 +111,7 @@ static void add_gathered(const struct pe_walk *walk, const struct pe_plan *plan,
                               .sin = run->sin + (ptrdiff_t)j * run->row_step,
                               .gap = gap,
                               .rows = 1,
+                              .together = 1,
                               .pairs = walk->count};
         walk->kernels->half[wide(plan)](&turn);
         for (int which = 0; which < 2; which++)

@@ -214,11 +214,20 @@ static size_t table_row(const pe_rows *rows, size_t batch, size_t j) {
     return rows->by_position ? (size_t)pe_int_position(&rows->positions, 0, batch, j) : j;
 }
 
-/* the table's own memory where its rows can be used as they are: contiguous, both with the same step */
+/* whether a single row can be used where it lies */
+static bool lies_ready(const pe_rows *rows) {
+    ptrdiff_t size = (ptrdiff_t)pe_itemsize(rows->dtype);
+    return !rows->freq && !rows->conjugate && rows->cos_pair == size && rows->sin_pair == size;
+}
+
+bool pe_rows_lie_ready(const pe_rows *rows) {
+    return lies_ready(rows) && !rows->by_position && rows->cos_row == rows->sin_row;
+}
+
+/* the table's own memory where its rows can be used as they are */
 static bool borrow_rows(const pe_rows *rows, size_t batch, size_t j, size_t n, size_t first, struct pe_tile *tile) {
     ptrdiff_t size = (ptrdiff_t)pe_itemsize(rows->dtype);
-    if (rows->conjugate || rows->cos_pair != size || rows->sin_pair != size) return false;
-    if (n > 1 && (rows->by_position || rows->cos_row != rows->sin_row)) return false;
+    if (n > 1 ? !pe_rows_lie_ready(rows) : !lies_ready(rows)) return false;
     ptrdiff_t row = (ptrdiff_t)table_row(rows, batch, j), b = (ptrdiff_t)batch, skip = (ptrdiff_t)first * size;
     tile->cos = rows->cos + b * rows->cos_batch + row * rows->cos_row + skip;
     tile->sin = rows->sin + b * rows->sin_batch + row * rows->sin_row + skip;
@@ -228,7 +237,7 @@ static bool borrow_rows(const pe_rows *rows, size_t batch, size_t j, size_t n, s
 
 void pe_tile_fill(const struct pe_kernels *kernels, const pe_rows *rows, size_t batch, size_t j, size_t n, size_t first,
                   size_t count, bool evens_first, struct pe_tile *tile) {
-    if (!rows->freq && !evens_first && borrow_rows(rows, batch, j, n, first, tile)) return;
+    if (!evens_first && borrow_rows(rows, batch, j, n, first, tile)) return;
     ptrdiff_t step = (ptrdiff_t)(count * pe_itemsize(rows->dtype));
     bool widen = rows->freq && rows->freq->as_float32 && rows->dtype == PE_F64;
     tile->cos = tile->cos_rows, tile->sin = tile->sin_rows, tile->step = step;

@@ -17,6 +17,8 @@ static inline bool pe_stop(pe_poll *poll, void *context, size_t *polled, size_t 
     return poll(context);
 }
 
+/* Whether kernels can read any number of rows in a row where they lie: contiguous, cos and sin with the same step. */
+bool pe_rows_lie_ready(const pe_rows *rows);
 int64_t pe_int_position(const pe_positions *positions, int axis, size_t batch, size_t j);
 
 /* Where n rows of cosines and sines go, in float64 or float32; zipped as sincos_zip does it (one axis, float32). */

@@ -59,15 +59,29 @@ struct pe_walk {
     size_t polled;
 };
 
-/* PE_RUN_BYTES is also how far ahead a run is fetched. The stage holds one head of up to PE_STAGE_BYTES, and as many smaller
- * ones as fit PE_STAGED_BYTES: a fuller one pushes out of L1 what comes in (on a Zen 4, 16 KiB take 1.7 times as long). */
-enum { PE_FETCH_BYTES = 4 << 20, PE_RUN_BYTES = 8192, PE_STAGE_BYTES = 16384, PE_STAGED_BYTES = 2048 };
+/* PE_TOGETHER runs meet each row of angles or of a table at once. Prefetchers that follow one run beside the rows of a table
+ * lose it; four they follow (on a Zen 4 an in-place rotation of heads first takes 1.05 times an in-place scale, where one run
+ * after the other takes 1.45, two 1.2, and sixteen, more than a set of the first cache has ways, 1.7).
+ * PE_RUN_BYTES of each lie one behind the other before the walk goes on to the next: prefetchers start anew there (runs of 8
+ * KiB take 1.6 times the scale, of 32 KiB 1.25, of 64 KiB 1.15).
+ * The stage holds one head of up to PE_STAGE_BYTES, and as many smaller ones as fit PE_STAGED_BYTES: a fuller one pushes
+ * out of L1 what comes in (16 KiB take 1.7 times as long). */
+enum {
+    PE_FETCH_BYTES = 4 << 20,
+    PE_RUN_BYTES = 256 << 10,
+    PE_TOGETHER = 4,
+    PE_STAGE_BYTES = 16384,
+    PE_STAGED_BYTES = 2048
+};
 
 /* Everything of a plan but what concerns tables and streams. */
 void pe_plan_operand(struct pe_plan *plan, const pe_rotation *how, size_t pairs, bool per_batch, const pe_view *x,
                      const pe_view *y);
 /* How many heads in a row a tile should hold where the sequence is the run. */
 size_t pe_plan_run_rows(const struct pe_plan *plan);
+/* Where the sequence is the run, runs of the axis outside it, heads or the batch, go together, at most so many: plans[0]
+ * becomes one of groups, plans[1] one of what is left over. Returns how many plans there are, 1 or 2. */
+int pe_group_runs(struct pe_plan *plans, size_t most);
 /* How many heads of that size are staged at once, at least 1. */
 size_t pe_staged_heads(size_t head_bytes);
 /* Whether every vector that a kernel writes begins at a multiple of PE_STREAM_ALIGNMENT; `also`: offsets, or'ed. */

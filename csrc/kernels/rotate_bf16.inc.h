@@ -45,21 +45,23 @@ PE_FN void half_step_bf16(const uint16_t *a, const uint16_t *b, uint16_t *ya, ui
 
 PE_FN void half_rows_bf16(struct pe_run run, int stream) {
     size_t evens = (run.pairs + 1) / 2;
-    for (size_t j = 0; j < run.rows; j++) {
-        const uint16_t *a = (const uint16_t *)(run.x + (ptrdiff_t)j * run.x_step);
-        const uint16_t *b = (const uint16_t *)((const char *)a + run.gap);
-        uint16_t *ya = (uint16_t *)(run.y + (ptrdiff_t)j * run.y_step), *yb = (uint16_t *)((char *)ya + run.gap);
-        const float *ce = (const float *)(run.cos + (ptrdiff_t)j * run.table_step), *co = ce + evens;
-        const float *se = (const float *)(run.sin + (ptrdiff_t)j * run.table_step), *so = se + evens;
-        pe_fetch_ahead(run.ahead, run.x_step, j, 2 * run.pairs * sizeof(uint16_t));
-        size_t i = 0;
-        for (; i + PE_W_LANES <= run.pairs; i += PE_W_LANES)
-            half_step_bf16(a + i, b + i, ya + i, yb + i, ce + i / 2, co + i / 2, se + i / 2, so + i / 2, PE_W_LANES,
-                           stream);
-        if (i < run.pairs)
-            half_step_bf16(a + i, b + i, ya + i, yb + i, ce + i / 2, co + i / 2, se + i / 2, so + i / 2, run.pairs - i,
-                           0);
-    }
+    for (size_t j = 0; j < run.rows; j++)
+        for (size_t t = 0; t < run.together; t++) {
+            const uint16_t *a = (const uint16_t *)(run.x + (ptrdiff_t)j * run.x_step + (ptrdiff_t)t * run.x_apart);
+            const uint16_t *b = (const uint16_t *)((const char *)a + run.gap);
+            uint16_t *ya = (uint16_t *)(run.y + (ptrdiff_t)j * run.y_step + (ptrdiff_t)t * run.y_apart),
+                     *yb = (uint16_t *)((char *)ya + run.gap);
+            const float *ce = (const float *)(run.cos + (ptrdiff_t)j * run.table_step), *co = ce + evens;
+            const float *se = (const float *)(run.sin + (ptrdiff_t)j * run.table_step), *so = se + evens;
+            pe_fetch_ahead(run.ahead, run.x_step, j, 2 * run.pairs * sizeof(uint16_t));
+            size_t i = 0;
+            for (; i + PE_W_LANES <= run.pairs; i += PE_W_LANES)
+                half_step_bf16(a + i, b + i, ya + i, yb + i, ce + i / 2, co + i / 2, se + i / 2, so + i / 2, PE_W_LANES,
+                               stream);
+            if (i < run.pairs)
+                half_step_bf16(a + i, b + i, ya + i, yb + i, ce + i / 2, co + i / 2, se + i / 2, so + i / 2,
+                               run.pairs - i, 0);
+        }
 }
 
 PE_KERNEL void half_bf16(const struct pe_run *run) {
@@ -80,17 +82,18 @@ PE_FN void interleaved_step_bf16(const uint16_t *x, uint16_t *y, const float *co
 
 PE_FN void interleaved_rows_bf16(struct pe_run run, int stream) {
     size_t n = 2 * run.pairs;
-    for (size_t j = 0; j < run.rows; j++) {
-        const uint16_t *x = (const uint16_t *)(run.x + (ptrdiff_t)j * run.x_step);
-        uint16_t *y = (uint16_t *)(run.y + (ptrdiff_t)j * run.y_step);
-        const float *c = (const float *)(run.cos + (ptrdiff_t)j * run.table_step);
-        const float *s = (const float *)(run.sin + (ptrdiff_t)j * run.table_step);
-        pe_fetch_ahead(run.ahead, run.x_step, j, n * sizeof(uint16_t));
-        size_t i = 0;
-        for (; i + PE_W_LANES <= n; i += PE_W_LANES)
-            interleaved_step_bf16(x + i, y + i, c + i / 2, s + i / 2, PE_W_LANES, stream);
-        if (i < n) interleaved_step_bf16(x + i, y + i, c + i / 2, s + i / 2, n - i, 0);
-    }
+    for (size_t j = 0; j < run.rows; j++)
+        for (size_t t = 0; t < run.together; t++) {
+            const uint16_t *x = (const uint16_t *)(run.x + (ptrdiff_t)j * run.x_step + (ptrdiff_t)t * run.x_apart);
+            uint16_t *y = (uint16_t *)(run.y + (ptrdiff_t)j * run.y_step + (ptrdiff_t)t * run.y_apart);
+            const float *c = (const float *)(run.cos + (ptrdiff_t)j * run.table_step);
+            const float *s = (const float *)(run.sin + (ptrdiff_t)j * run.table_step);
+            pe_fetch_ahead(run.ahead, run.x_step, j, n * sizeof(uint16_t));
+            size_t i = 0;
+            for (; i + PE_W_LANES <= n; i += PE_W_LANES)
+                interleaved_step_bf16(x + i, y + i, c + i / 2, s + i / 2, PE_W_LANES, stream);
+            if (i < n) interleaved_step_bf16(x + i, y + i, c + i / 2, s + i / 2, n - i, 0);
+        }
 }
 
 PE_KERNEL void interleaved_bf16(const struct pe_run *run) {

@@ -126,13 +126,16 @@ static size_t column(size_t i, bool half) {
 /* the rotation as a loop over pairs, from one image into another */
 static void rotate_by_loop(const struct pe_run *run, bool half, const char *x, char *y) {
     size_t size = pe_itemsize(trial.dtype), table_size = trial.dtype == PE_F64 ? 8 : 4;
-    for (size_t j = 0; j < trial.rows; j++, x += run->x_step, y += run->y_step)
+    for (size_t j = 0; j < run->rows * run->together; j++)
         for (size_t i = 0; i < trial.pairs; i++) {
+            ptrdiff_t row = (ptrdiff_t)(j / run->together), k = (ptrdiff_t)(j % run->together);
             size_t a = half ? i * size : 2 * i * size, b = half ? a + (size_t)run->gap : a + size;
-            ptrdiff_t c = (ptrdiff_t)j * run->table_step + (ptrdiff_t)(column(i, half) * table_size);
+            ptrdiff_t c = row * run->table_step + (ptrdiff_t)(column(i, half) * table_size);
+            const char *from = x + row * run->x_step + k * run->x_apart;
+            char *to = y + row * run->y_step + k * run->y_apart;
             uint64_t first, second;
-            turn(trial.dtype, x + a, x + b, run->cos + c, run->sin + c, &first, &second);
-            store_bits(y + a, size, first), store_bits(y + b, size, second);
+            turn(trial.dtype, from + a, from + b, run->cos + c, run->sin + c, &first, &second);
+            store_bits(to + a, size, first), store_bits(to + b, size, second);
         }
 }
 
@@ -141,8 +144,10 @@ static void try_rotation(const struct pe_kernels *kernels, bool half, struct sou
     size_t member = trial.pairs * size, gap = member + trial.apart * size;
     if (trial.stream) gap = whole_lines(gap);
     size_t row = half && trial.pairs ? gap + member : 2 * member, table_rows = trial.one_table_row ? 1 : trial.rows;
-    struct rows x = lay_out(0, trial.rows, row, size, trial.stream && trial.in_place);
-    struct rows y = trial.in_place ? x : lay_out(1, trial.rows, row, size, trial.stream);
+    size_t together = one_in(s, 2) ? 1 : 1 + draw(s, 5), all = trial.rows * together;
+    bool beside = one_in(s, 2); /* rows that go together follow each other, or lie as far apart as there are rows */
+    struct rows x = lay_out(0, all, row, size, trial.stream && trial.in_place);
+    struct rows y = trial.in_place ? x : lay_out(1, all, row, size, trial.stream);
     struct rows cos = lay_out(2, table_rows, trial.pairs * table_size, table_size, false);
     struct rows sin = lay_out(3, table_rows, trial.pairs * table_size, table_size, false);
     clear(&x), clear(&y), clear(&cos), clear(&sin);
@@ -153,8 +158,11 @@ static void try_rotation(const struct pe_kernels *kernels, bool half, struct sou
     keep(&x), keep(&y);
     struct pe_run run = {.x = x.first,
                          .y = y.first,
-                         .x_step = x.step,
-                         .y_step = y.step,
+                         .x_step = x.step * (ptrdiff_t)(beside ? together : 1),
+                         .y_step = y.step * (ptrdiff_t)(beside ? together : 1),
+                         .x_apart = x.step * (ptrdiff_t)(beside ? 1 : trial.rows),
+                         .y_apart = y.step * (ptrdiff_t)(beside ? 1 : trial.rows),
+                         .together = together,
                          .cos = cos.first,
                          .sin = sin.first,
                          .table_step = trial.one_table_row ? 0 : cos.step,
@@ -216,6 +224,7 @@ static void try_all_halves(const struct pe_kernels *kernels, struct source *s) {
                              .sin = sin.from,
                              .gap = 2 * WIDE_PAIRS,
                              .rows = 1,
+                             .together = 1,
                              .pairs = WIDE_PAIRS};
         keep(&y);
         rotate_by_loop(&run, half, x.from, in_image(&y, y.from));
@@ -531,6 +540,7 @@ static uint64_t hash_rotations(uint64_t hash, const struct pe_kernels *kernels, 
                              .table_step = table_step,
                              .gap = step / 2,
                              .rows = 2,
+                             .together = 1,
                              .pairs = pairs};
         (which % 2 ? kernels->half : kernels->interleaved)[dtype](&run);
         hash = hash_elements(hash, x, 4 * pairs, dtype);
@@ -608,6 +618,7 @@ static void run_once(const struct pe_kernels *kernels, int which) {
                          .table_step = BENCH_PAIRS * (dtype == PE_F64 ? 8 : 4),
                          .gap = step / 2,
                          .rows = BENCH_ROWS,
+                         .together = 1,
                          .pairs = BENCH_PAIRS};
     (which % 2 ? kernels->interleaved : kernels->half)[dtype](&run);
 }
