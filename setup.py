@@ -76,7 +76,8 @@ setup(
     ext_modules=[
         Extension(
             "posenc._core",
-            sources=sorted(glob("csrc/*/*.c"), reverse=True),  # kernels first: they take longest
+            # kernels first, and of them scalar.c with its lanes in loops: they take longest
+            sources=[path for room in ("kernels", "core", "bind") for path in sorted(glob(f"csrc/{room}/*.c"))],
             depends=sorted(glob("csrc/*/*.h")),
             include_dirs=[numpy.get_include()],
             define_macros=LIMITED_API,
