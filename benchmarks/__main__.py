@@ -12,14 +12,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import add, attention, bias, harness, machine, report, rotate, scaled, tables, train
+from benchmarks import add, attention, bias, harness, machine, relative, rotate, scaled, summary, tables, train
 from benchmarks.harness import Bench, Effort, Result, Row
 
 RESULTS = Path(__file__).with_name("results")
 
 
 def _builders() -> dict[str, Any]:
-    makers = (rotate, tables, scaled, add, attention, bias, train)
+    makers = (rotate, tables, scaled, add, attention, bias, relative, train)
     return {name: builder for maker in makers for name, builder in maker.builders().items()}
 
 
@@ -127,7 +127,7 @@ def _merge(folder: Path, results: list[Result]) -> list[Result]:
 def _write(folder: Path, results: list[Result], facts: dict[str, str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     results = _merge(folder, results)
-    (folder / "figures.md").write_text(report.markdown(results, facts))
+    (folder / "figures.md").write_text(summary.markdown(results, facts))
     content = {"machine": facts, "results": [dataclasses.asdict(each) for each in results]}
     (folder / "figures.json").write_text(json.dumps(content, indent=1) + "\n")
 
@@ -148,7 +148,7 @@ def main() -> int:
         results += _measure(arguments, names, threads)
         if not arguments.quick:
             _write(arguments.results, results, facts)
-    print(report.markdown(results, facts))
+    print(summary.markdown(results, facts))
     reasons = [why for each in results for why in each.missing.values()]
     return int(any("WRONG RESULT" in why or "died" in why for why in reasons))
 

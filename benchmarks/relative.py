@@ -1,88 +1,119 @@
-"""Biases that content decides, against the in-place scale of the same scores and what model code does.
+"""Benches of biases that content decides, added to scores in place: DeBERTa-v3's two terms, Transformer-XL's shift."""
 
-    python -m benchmarks.relative [--threads 1] [--seq 2048]
-
-Each candidate is checked against posenc's result before it is timed; the best of some runs, in turn, in one process.
-"""
-
-from __future__ import annotations
-
-import argparse
-import time
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 
-import posenc
-from posenc import bias
+from benchmarks import limits, peers
+from benchmarks.harness import Bench, Candidate, Run
+from benchmarks.work import Array, as_torch
 
-Candidate = Callable[[torch.Tensor], Any]
+Builder = Callable[[int], Bench]
+
+HEADS, SEQ, BUCKETS, MOST = 12, 2048, 256, 512
+SCALE = "in-place scale"
 
 
-def candidates(heads: int, seq: int) -> dict[str, Candidate]:
-    """Return what adds DeBERTa-v3's terms to scores in place, and Transformer-XL's shift."""
-    generator = torch.Generator().manual_seed(0)
-    c2p, p2c = (torch.randn(heads, seq, 512, generator=generator) for _ in "ab")
-    products = torch.randn(heads, seq, 2 * seq - 1, generator=generator)
-    distance = np.arange(seq)[:, None] - np.arange(seq)
-    index = torch.from_numpy(bias.deberta_index(distance, 256, num_buckets=256, max_distance=512)).expand(heads, -1, -1)
-    how = {"c2p": c2p, "p2c": p2c, "num_buckets": 256, "max_distance": 512}
+class Scores:
+    """Scores of normal deviates, what is added to them, and the right answers."""
 
-    def gathered(x: torch.Tensor) -> torch.Tensor:  # modeling_deberta_v2.py, its index at hand
-        theirs = torch.gather(c2p, -1, index) + torch.gather(p2c, -1, index.mT).mT
-        return x.add_(theirs)
+    def __init__(self, threads: int) -> None:
+        random = np.random.default_rng(0)
+        self.threads = threads
+        self.x = limits.aligned((HEADS, SEQ, SEQ), np.float32)
+        self._first = random.standard_normal((SEQ, SEQ), dtype=np.float32)
+        self.of_query, self.of_key = (random.standard_normal((HEADS, SEQ, 2 * BUCKETS), np.float32) for _ in "qk")
+        self.products = random.standard_normal((HEADS, SEQ, 2 * SEQ - 1), np.float32)
 
-    compiled = torch.compile(gathered)
-    return {
-        "posenc, both": lambda x: bias.add_disentangled_bias(x, **how, out=x),
-        "posenc, c2p alone": lambda x: bias.add_disentangled_bias(x, **how | {"p2c": None}, out=x),
-        "transformers' gathers": gathered,
-        "torch.compile of them": compiled,
-        "posenc, shift": lambda x: bias.add_relative_shift(x, products, convention="conformer", out=x),
-        "torch, shift as a view": lambda x: x.add_(bias.relative_shift(products, convention="conformer")),
+    def refresh(self) -> None:
+        """Put the scores back to their first values, the same for every head."""
+        self.x[...] = self._first
+
+    @functools.cached_property
+    def entries(self) -> Array:
+        """Return which entry each distance looks up, by DeBERTa-v2's formula in float64, (queries, keys)."""
+        u, middle = np.arange(SEQ)[:, None] - np.arange(SEQ), BUCKETS // 2
+        far = np.log(np.maximum(np.abs(u), middle) / middle) / np.log((MOST - 1) / middle) * (middle - 1)
+        bucket = np.where(np.abs(u) <= middle, u, np.sign(u) * (np.ceil(far) + middle)).astype(np.int64)
+        return np.clip(bucket + BUCKETS, 0, 2 * BUCKETS - 1)
+
+    def head(self, kind: str, head: int) -> Array:
+        """Return what a head of a kind of work must be."""
+        rows = np.arange(SEQ)[:, None]
+        if kind == "shift":
+            return self._first + self.products[head][rows, SEQ - 1 - rows + np.arange(SEQ)]
+        found = self.of_query[head][rows, self.entries]
+        if kind == "both":
+            found = found + self.of_key[head][rows, self.entries.T].T
+        return self._first + found
+
+    def verify(self, kind: str, candidate: Candidate, result: Any) -> None:
+        """Raise AssertionError unless the terms were added once; three heads are looked at."""
+        if candidate.output:
+            for head in (0, 5, HEADS - 1):
+                wrong = ~np.isclose(self.x[head], self.head(kind, head), rtol=1e-5, atol=1e-5)
+                if wrong.any():
+                    raise AssertionError(f"{wrong.sum()} of {wrong.size} entries of head {head} are wrong")
+
+
+def _scale(scores: Scores, kind: str) -> Run:
+    return limits.call("scale", (scores.x,), threads=scores.threads)
+
+
+def _posenc(scores: Scores, kind: str) -> Run:
+    posenc = peers.load("posenc")
+    posenc.set_num_threads(scores.threads)
+    x, bias = scores.x, posenc.bias
+    if kind == "shift":
+        return lambda: bias.add_relative_shift(x, scores.products, convention="conformer", out=x)
+    of_key = scores.of_key if kind == "both" else None
+    how = {"c2p": scores.of_query, "p2c": of_key, "num_buckets": BUCKETS, "max_distance": MOST}
+    return lambda: bias.add_disentangled_bias(x, **how, out=x)
+
+
+def _torch(scores: Scores, kind: str, compiled: bool) -> Run:
+    """Gather as modeling_deberta_v2.py does, its index at hand; or add posenc's view of the shift."""
+    torch = peers.torch_with(scores.threads)
+    x = as_torch(scores.x)
+    if kind == "shift":
+        view = peers.load("posenc").bias.relative_shift(as_torch(scores.products), convention="conformer")
+        return lambda: x.add_(view) is None
+    of_query, of_key = as_torch(scores.of_query), as_torch(scores.of_key)
+    index = as_torch(scores.entries).expand(HEADS, -1, -1)
+
+    def add(x: Any) -> Any:
+        found = torch.gather(of_query, -1, index)
+        return x.add_(found + torch.gather(of_key, -1, index.mT).mT if kind == "both" else found)
+
+    add = torch.compile(add) if compiled else add
+    return lambda: add(x) is None
+
+
+def _bench(name: str, title: str, kind: str, threads: int) -> Bench:
+    scores = Scores(threads)
+
+    def candidate(label: str, setup: Callable[..., Run], *arguments: Any) -> Candidate:
+        return Candidate(label, "in place", "", functools.partial(setup, scores, kind, *arguments))
+
+    found = [Candidate(SCALE, "", "", functools.partial(_scale, scores, kind)), candidate("posenc", _posenc)]
+    if kind == "shift":
+        found.append(candidate("torch add_ of the shifted view", _torch, False))
+    else:
+        found.append(candidate("transformers' gathers", _torch, False))
+        found.append(candidate("torch.compile of the gathers", _torch, True))
+    return Bench(name, title, tuple(found), scores.refresh, functools.partial(scores.verify, kind))
+
+
+def builders() -> dict[str, Builder]:
+    """Return how to make each bench, by name; a builder takes the number of threads."""
+    shape = f"scores ({HEADS}, {SEQ}, {SEQ}), float32, in place"
+    titles = {
+        "deberta-both": ("both", f"DeBERTa-v3's two terms looked up and added, {shape}"),
+        "deberta-c2p": ("c2p", f"DeBERTa-v3's c2p alone, {shape}"),
+        "relative-shift": ("shift", f"Transformer-XL's shift added, {shape}"),
     }
-
-
-def verify(named: dict[str, Candidate], x: torch.Tensor) -> None:
-    """The candidates of each kind agree."""
-    for first, others in (
-        ("posenc, both", ("transformers' gathers", "torch.compile of them")),
-        ("posenc, shift", ("torch, shift as a view",)),
-    ):
-        wanted = named[first](x.clone())
-        for other in others:
-            torch.testing.assert_close(named[other](x.clone()), wanted, rtol=1e-5, atol=1e-5)
-
-
-def best(call: Candidate, x: torch.Tensor, runs: int) -> float:
-    times = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        call(x)
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seq", type=int, default=2048)
-    parser.add_argument("--heads", type=int, default=12)
-    parser.add_argument("--runs", type=int, default=7)
-    options = parser.parse_args()
-    posenc.set_num_threads(options.threads)
-    torch.set_num_threads(options.threads)
-    x = torch.zeros(options.heads, options.seq, options.seq)
-    named = candidates(options.heads, options.seq)
-    verify(named, x)
-    scale = best(lambda x: x.mul_(0.5), x, options.runs)
-    print(f"in-place scale of {tuple(x.shape)}: {1e3 * scale:.1f} ms, {options.threads} thread(s)")
-    for name, call in named.items():
-        taken = best(call, x, options.runs)
-        print(f"{name:26} {1e3 * taken:8.1f} ms   {taken / scale:6.2f} of the scale")
-
-
-if __name__ == "__main__":
-    main()
+    return {
+        f"bias-{name}": functools.partial(_bench, f"bias-{name}", title, kind) for name, (kind, title) in titles.items()
+    }

@@ -1,6 +1,6 @@
 """Results as Markdown: a table for each bench, one and two threads beside each other."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from benchmarks import goals
 from benchmarks.harness import Result, Row, median, ratio, spread
@@ -85,15 +85,3 @@ def bench(results: Sequence[Result]) -> str:
     missing = _missing(results)
     parts = [f"### {results[0].title}", table(results)]
     return "\n\n".join([*parts, f"Not run: {missing}."] if missing else parts)
-
-
-def markdown(results: Iterable[Result], facts: dict[str, str]) -> str:
-    """Return everything: machine, goals, and a table for each bench."""
-    by_name: dict[str, list[Result]] = {}
-    for result in results:
-        by_name.setdefault(result.name, []).append(result)
-    machine = "\n".join(f"- {name}: {value}" for name, value in facts.items())
-    flat = [result for group in by_name.values() for result in group]
-    avx512 = facts.get("vectors of the limits") == "AVX-512"
-    parts = ["## Machine", machine, "## Goals", goals.report(flat, avx512), "## Figures"]
-    return "\n\n".join([*parts, *map(bench, by_name.values())]) + "\n"
