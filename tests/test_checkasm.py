@@ -27,7 +27,7 @@ HASHES = {
     "add": "9628beae04bf5f2f",
     "bias": "b869245db7d13120",
     "tally": "f2812bd85549f686",
-    "relative": "0efe060702b46da2",
+    "relative": "a073f97c92d340cb",
     "core": "c0dd3f8f303ab7be",
 }
 #: The same code that the native build runs, and what else is needed to run it elsewhere.

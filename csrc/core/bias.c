@@ -21,7 +21,8 @@ enum method {
     DIAGONALS,   /* values of key - query, from a window on a head's diagonal vector */
     GATHERED,    /* values gathered where they lie: offsets are shared by all heads */
     LISTED,      /* values loaded one by one */
-    RELATIVE     /* values of a tile that each matrix has of its own: relative.c */
+    RELATIVE,    /* values of a tile that each matrix has of its own: relative.c */
+    PICKED       /* rows of such values, one by one: relative_pick.c */
 };
 
 struct call {
@@ -39,6 +40,7 @@ struct call {
     pe_poll *poll;
     void *context;
     size_t polled;
+    struct pe_picks *picks;
     struct pe_bias_tile tile;
     PE_ALIGNED(64) char values[PE_RELATIVE_BYTES]; /* of a tile: values, or int32; PE_LISTED float64 fit */
     PE_ALIGNED(64) char row_values[PE_LISTED_WIDTH * sizeof(double)];
@@ -76,9 +78,10 @@ static bool fits_int32(ptrdiff_t step, size_t n, size_t size) {
     return step % (ptrdiff_t)size == 0 && reach < 0x1p30;
 }
 
-static enum method choose(const struct call *c) {
+static enum method choose(struct call *c) {
     const pe_lookup *l = c->bias->lookup;
     if (c->bias->line) return c->tile.counted ? LINE : LINE_LISTED;
+    if (pe_picks_possible(c->bias, c->y, &c->tile)) return PICKED;
     if (c->bias->disentangled || c->bias->projected) return RELATIVE;
     if (l == NULL) return NOTHING;
     bool by_distance = !l->matrix && !l->query && !l->key && c->tile.counted;
@@ -183,6 +186,11 @@ static void fill_row(struct call *c, const struct pe_place *place, size_t row) {
         put_value(c, c->row_values, k, pe_load(base + n[k] * l->step, l->dtype));
 }
 
+static const char *picked_row(struct call *c, const struct pe_place *place, size_t row) {
+    float *values = (float *)(void *)c->row_values;
+    return (const char *)pe_picks_values(c->kernels, c->bias, &c->tile, place, c->picks, row, values);
+}
+
 static struct term row_term(struct call *c, const struct pe_place *place, size_t row) {
     struct term term = {.first = 0};
     const pe_bias *bias = c->bias;
@@ -202,6 +210,7 @@ static struct term row_term(struct call *c, const struct pe_place *place, size_t
             break;
         case LISTED: fill_row(c, place, row), term.values = c->row_values; break;
         case RELATIVE: term.values = c->values + row * c->value_step * c->value_size; break;
+        case PICKED: term.values = picked_row(c, place, row); break;
         default: break;
     }
     return term;
@@ -327,18 +336,24 @@ static bool sees_all(const struct call *c) {
     return true;
 }
 
-/* without values of a tile between */
-static bool add_at_once(const struct call *c, const struct pe_place *place) {
-    bool plain = c->dtype == PE_F32 && c->x_plain && c->y_plain && (c->in_place || !c->bias->stream);
-    return plain && c->tile.counted && sees_all(c) && pe_relative_add(c->kernels, c->bias, &c->tile, place, c->x, c->y);
+/* picked and added at once, without a row of values between */
+static void add_picked(struct call *c, const struct pe_place *place, size_t row) {
+    ptrdiff_t i = (ptrdiff_t)(c->tile.i + row), j = (ptrdiff_t)(c->tile.j * sizeof(float));
+    pe_picks_add(c->kernels, c->bias, &c->tile, place, c->picks, row, place->x + i * c->x_query + j,
+                 place->y + i * c->y_query + j);
 }
 
 static bool do_place(struct call *c, const struct pe_place *place) {
-    if (c->method == RELATIVE && add_at_once(c, place)) return stop(c, c->tile.rows);
+    bool at_once = c->method == PICKED && c->dtype == PE_F32 && c->x_plain && c->y_plain &&
+                   (c->in_place || !c->bias->stream) && sees_all(c);
     if (c->method == DIAGONALS) fill_diagonal(c, place);
     if (c->method == RELATIVE) pe_relative_fill(c->kernels, c->bias, &c->tile, place, c->dtype == PE_F64, c->values);
+    if (c->method == PICKED) pe_picks_tile(c->kernels, c->bias, &c->tile, place, c->picks);
     for (size_t row = 0; row < c->tile.rows; row++) {
-        do_row(c, place, row);
+        if (at_once)
+            add_picked(c, place, row);
+        else
+            do_row(c, place, row);
         if (stop(c, 1)) return true;
     }
     return false;
@@ -381,7 +396,7 @@ static bool do_all(struct call *c) {
     size_t batch = c->bias->per_batch && c->y->ndim >= 4 ? (size_t)c->y->shape[0] : 1;
     c->rows = c->tile.rows, c->columns = c->tile.columns;
     for (c->tile.batch = 0; c->tile.batch < batch; c->tile.batch++) {
-        if (c->method != RELATIVE) {
+        if (c->method != RELATIVE && c->method != PICKED) {
             if (do_tiles(c, NULL)) return true;
             continue;
         }
@@ -393,13 +408,20 @@ static bool do_all(struct call *c) {
     return false;
 }
 
+static bool do_picked(void *call, struct pe_picks *picks) {
+    struct call *c = call;
+    c->picks = picks;
+    pe_picks_begin(c->bias, c->y, &c->tile, picks);
+    return do_all(c);
+}
+
 enum pe_status pe_add_bias(const struct pe_kernels *kernels, const pe_bias *bias, const pe_view *x, const pe_view *y,
                            pe_poll *poll, void *context) {
     struct call c;
     if (pe_elements(y) == 0) return PE_OK;
     plan(&c, kernels, bias, x, y);
     c.poll = poll, c.context = context, c.polled = 0;
-    bool stopped = do_all(&c);
+    bool stopped = c.method == PICKED ? pe_with_picks(do_picked, &c) : do_all(&c);
     if (bias->stream) kernels->stream_end();
     return stopped ? PE_STOPPED : PE_OK;
 }

@@ -58,10 +58,36 @@ struct pe_relative_size {
 struct pe_relative_size pe_relative_size_of(bool wide, bool counted);
 void pe_relative_fill(const struct pe_kernels *kernels, const pe_bias *bias, const struct pe_bias_tile *tile,
                       const struct pe_place *place, bool wide, void *values);
-/* Those of a disentangled bias added to float32 scores at once, whose keys lie side by side and are all seen; returns
- * whether that was possible. */
-bool pe_relative_add(const struct pe_kernels *kernels, const pe_bias *bias, const struct pe_bias_tile *tile,
-                     const struct pe_place *place, const pe_view *x, const pe_view *y);
 int32_t pe_disentangled_entry(const pe_disentangled *d, int64_t distance);
+
+/* n elements as float32 */
+void pe_floats(const struct pe_kernels *kernels, float *to, const char *from, ptrdiff_t step, size_t n,
+               enum pe_dtype dtype);
+
+/* relative_pick.c: entries of a disentangled bias where runs of neighbours can be picked. What a tile's rows share, made by
+ * pe_picks_tile: float32, the keys' share of each value. */
+enum { PE_PICK_ROWS = 32, PE_PICK_NEAR = 1088, PE_PICK_STEP = PE_PICK_NEAR + PE_BLOCK, PE_PICK_COLUMNS = 4096 };
+struct pe_picks {
+    int64_t low, high;               /* distances up to low, and from high on, have one entry each */
+    size_t queries;                  /* of the matrix */
+    int64_t u;                       /* distance of the tile's first row and column */
+    const int32_t *index, *reversed; /* of this distance */
+    size_t begin, end;               /* columns that are near for one of the rows */
+    PE_ALIGNED(64) float near[PE_PICK_ROWS * PE_PICK_STEP];
+    PE_ALIGNED(64) float far[2][PE_PICK_COLUMNS];             /* of keys far before and far behind the query */
+    PE_ALIGNED(64) float row[PE_PICK_COLUMNS + 2 * PE_BLOCK]; /* entries of a query, copied */
+};
+bool pe_picks_possible(const pe_bias *bias, const pe_view *y, struct pe_bias_tile *tile);
+/* The size of tiles too. They come down the queries, then along the keys. */
+void pe_picks_begin(const pe_bias *bias, const pe_view *y, struct pe_bias_tile *tile, struct pe_picks *picks);
+void pe_picks_tile(const struct pe_kernels *kernels, const pe_bias *bias, const struct pe_bias_tile *tile,
+                   const struct pe_place *place, struct pe_picks *picks);
+/* The values of a row: where they lie, if they do, else in `values`. */
+const float *pe_picks_values(const struct pe_kernels *kernels, const pe_bias *bias, const struct pe_bias_tile *tile,
+                             const struct pe_place *place, struct pe_picks *picks, size_t row, float *values);
+/* The same added to float32 scores side by side. */
+void pe_picks_add(const struct pe_kernels *kernels, const pe_bias *bias, const struct pe_bias_tile *tile,
+                  const struct pe_place *place, struct pe_picks *picks, size_t row, const char *x, char *y);
+bool pe_with_picks(bool (*run)(void *call, struct pe_picks *picks), void *call);
 
 #endif

@@ -104,30 +104,44 @@ struct pe_sincos {
 };
 typedef void pe_sincos_kernel(const struct pe_sincos *rows);
 
-/* Entries picked from rows of two tables by an index of the distance, summed and added.
- *
- *     v = of_query[r][n] + of_key[c][n]      n = index[c - r] = reversed[r - c]
- *     y[r][c] = x[r][c] + scale*v, or v itself where x is NULL
- *
- * Sums and the product are rounded. A table may be missing: v is the entry of the query, or 0 + that of the key. Neighbours
- * in the index differ by at most one; it goes down from entry to entry, or up where no key has entries. The index is that of
- * 2*PE_BLOCK more distances either way, all of entries that are there. y is x itself or does not overlap it. */
+/* Entries picked from rows by an index of the distance. Neighbours in an index differ by at most one. A row has PE_BLOCK
+ * entries at least, float32, float16 or bfloat16, and every entry that the index names. */
 enum { PE_BLOCK = 16 };
 struct pe_entries {
-    const float *first; /* or NULL */
-    ptrdiff_t step;     /* floats from row to row */
-    size_t count;       /* of a row, PE_BLOCK at least */
-    int32_t least;      /* the number of its first entry */
+    const char *first; /* of row 0 */
+    ptrdiff_t step;    /* bytes from row to row */
+    size_t count;      /* of a row */
+    int32_t least;     /* the number of its first entry */
 };
-struct pe_pick {
-    struct pe_entries of_query, of_key;
-    const int32_t *index, *reversed;
-    const char *x;
-    char *y;
-    ptrdiff_t x_step, y_step; /* bytes from row to row */
-    float scale;
+
+/* Entries of keys, which are columns:  y[r][c] = row c [index[r - c]]
+ *
+ * Whole blocks are written: rows and columns rounded up to multiples of PE_BLOCK, what lies behind the last row's and
+ * column's own may be any number. The index goes up, and can be read from -(columns + PE_BLOCK) to 2*rows + PE_BLOCK. */
+struct pe_pick_down {
+    struct pe_entries of;
+    const int32_t *index;
+    float *y;
+    ptrdiff_t y_step; /* floats */
     size_t rows, columns;
 };
+typedef void pe_pick_down_kernel(const struct pe_pick_down *job);
+
+/* Entries of a query, which are a row, and those of keys, picked before:
+ *
+ *     v = row[index[c]] + keys[c]        y[c] = x[c] + scale*v, or v itself where x is NULL
+ *
+ * Sums and the product are rounded. Without `keys` v is the entry of the query, without it (of.first NULL) 0 + that of the
+ * key. The index goes up or down all the way, and can be read up to PE_BLOCK behind n. y is x or overlaps nothing. */
+struct pe_pick_across {
+    struct pe_entries of; /* of one row */
+    const int32_t *index;
+    const float *keys, *x;
+    float *y;
+    float scale;
+    size_t n;
+};
+typedef void pe_pick_across_kernel(const struct pe_pick_across *job);
 
 /* y[i] = y[i] + a[0]*b[0][i] + a[a_step]*b[b_step + i] + .., i < n, in this order, `count` products each rounded before
  * its sum. Steps are elements. y overlaps neither a nor b. */
@@ -224,7 +238,8 @@ struct pe_kernels {
     pe_tally_kernel *tally[PE_DTYPES];
     /* y[0 .. (n+1)/2) = even elements of x, y[(n+1)/2 .. n) = odd ones; elements of 4 bytes, no overlap */
     void (*unzip4)(const float *x, float *y, size_t n);
-    void (*pick)(const struct pe_pick *job);
+    pe_pick_down_kernel *pick_down[PE_DTYPES]; /* none for float64 */
+    pe_pick_across_kernel *pick_across[PE_DTYPES];
     void (*weigh_f32)(const struct pe_weigh_f32 *job);
     void (*weigh_f64)(const struct pe_weigh_f64 *job);
     /* y[c][r] = x[r][c]; rows and columns are multiples of PE_BLOCK, steps are elements; no overlap */

@@ -36,6 +36,9 @@ PE_FN void stn_f32(float *p, F x, size_t n) {
 PE_FN F ld_f16(const uint16_t *p) {
     return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
 }
+PE_FN F ld_bf16(const uint16_t *p) {
+    return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
+}
 PE_FN F ldn_f16(const uint16_t *p, size_t n) {
     uint16_t buffer[FL] = {0};
     memcpy(buffer, p, n * sizeof *p);
@@ -104,11 +107,10 @@ PE_FN void f_zip(F even, F odd, F *x, F *y) {
     *y = vzip2q_f32(even, odd);
 }
 
-PE_FN F f_window(const float *t, const int32_t *index, int32_t first) {
+PE_FN F f_window(F t, const int32_t *index, int32_t first) {
     uint32x4_t lane = vreinterpretq_u32_s32(vsubq_s32(vld1q_s32(index), vdupq_n_s32(first)));
     uint32x4_t bytes = vmlaq_n_u32(vdupq_n_u32(0x03020100), lane, 0x04040404);
-    uint8x16_t window = vreinterpretq_u8_f32(vld1q_f32(t));
-    return vreinterpretq_f32_u8(vqtbl1q_u8(window, vreinterpretq_u8_u32(bytes)));
+    return vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(t), vreinterpretq_u8_u32(bytes)));
 }
 PE_FN void f_transpose(F *v) {
     float32x4x2_t a = vtrnq_f32(v[0], v[1]), b = vtrnq_f32(v[2], v[3]);

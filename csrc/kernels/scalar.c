@@ -55,6 +55,10 @@ PE_FN F ldn_f16(const uint16_t *p, size_t n) {
 PE_FN F ld_f16(const uint16_t *p) {
     return ldn_f16(p, FL);
 }
+PE_FN F ld_bf16(const uint16_t *p) {
+    F r;
+    LANES(FL, pe_float_from_bf16(p[i]));
+}
 PE_FN void stn_f16(uint16_t *p, F x, size_t n) {
     for (size_t i = 0; i < n; i++) p[i] = pe_f16_from_float(x.v[i]);
 }
@@ -127,9 +131,9 @@ PE_FN void f_zip(F even, F odd, F *x, F *y) {
     }
 }
 
-PE_FN F f_window(const float *t, const int32_t *index, int32_t first) {
+PE_FN F f_window(F t, const int32_t *index, int32_t first) {
     F r;
-    LANES(FL, t[index[i] - first]);
+    LANES(FL, t.v[index[i] - first]);
 }
 PE_FN void f_transpose(F *v) {
     for (size_t i = 0; i < FL; i++)

@@ -42,6 +42,18 @@
 
 #define PE_E f32
 #define PE_T float
+#include "pick.inc.h"
+
+#define PE_E f16
+#define PE_T uint16_t
+#include "pick.inc.h"
+
+#define PE_E bf16
+#define PE_T uint16_t
+#include "pick.inc.h"
+
+#define PE_E f32
+#define PE_T float
 #include "attention.inc.h"
 
 #define PE_E f64
@@ -87,7 +99,8 @@ const struct pe_kernels PE_KERNELS = {
     .widen_bf16 = widen_bf16,
     .tally = {[PE_F32] = tally_f32, [PE_F64] = tally_f64, [PE_F16] = tally_f16, [PE_BF16] = tally_bf16},
     .unzip4 = unzip4,
-    .pick = pick,
+    .pick_down = {[PE_F32] = pick_down_f32, [PE_F16] = pick_down_f16, [PE_BF16] = pick_down_bf16},
+    .pick_across = {[PE_F32] = pick_across_f32, [PE_F16] = pick_across_f16, [PE_BF16] = pick_across_bf16},
     .weigh_f32 = weigh_f32,
     .weigh_f64 = weigh_f64,
     .transpose = transpose,

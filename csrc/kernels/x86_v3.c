@@ -40,6 +40,10 @@ PE_FN void stn_f32(float *p, F x, size_t n) {
 PE_FN F ld_f16(const uint16_t *p) {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
 }
+PE_FN F ld_bf16(const uint16_t *p) {
+    __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));
+}
 PE_FN F ldn_f16(const uint16_t *p, size_t n) {
     uint16_t buffer[FL] = {0};
     memcpy(buffer, p, n * sizeof *p);
@@ -114,9 +118,9 @@ PE_FN void f_zip(F even, F odd, F *x, F *y) {
     *y = _mm256_permute2f128_ps(low, high, 0x31);
 }
 
-PE_FN F f_window(const float *t, const int32_t *index, int32_t first) {
+PE_FN F f_window(F t, const int32_t *index, int32_t first) {
     __m256i lane = _mm256_sub_epi32(_mm256_loadu_si256((const __m256i *)index), _mm256_set1_epi32(first));
-    return _mm256_permutevar8x32_ps(_mm256_loadu_ps(t), lane);
+    return _mm256_permutevar8x32_ps(t, lane);
 }
 PE_FN void f_transpose(F *v) {
     F a[FL], b[FL];

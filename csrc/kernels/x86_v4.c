@@ -42,6 +42,10 @@ PE_FN F ld_f16(const uint16_t *p) {
 PE_FN F ldn_f16(const uint16_t *p, size_t n) {
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16((__mmask16)first(n), p));
 }
+PE_FN F ld_bf16(const uint16_t *p) {
+    __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
+}
 PE_FN __m256i f_to_f16(F x) {
     return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
@@ -111,9 +115,9 @@ PE_FN void f_zip(F even, F odd, F *x, F *y) {
     *y = _mm512_permutex2var_ps(even, _mm512_add_epi32(first_half, _mm512_set1_epi32(8)), odd);
 }
 
-PE_FN F f_window(const float *t, const int32_t *index, int32_t first) {
+PE_FN F f_window(F t, const int32_t *index, int32_t first) {
     __m512i lane = _mm512_sub_epi32(_mm512_loadu_si512(index), _mm512_set1_epi32(first));
-    return _mm512_permutexvar_ps(lane, _mm512_loadu_ps(t));
+    return _mm512_permutexvar_ps(lane, t);
 }
 PE_FN void f_transpose(F *v) { /* within lanes of four first, then the lanes */
     F a[FL], b[FL];

@@ -17,48 +17,80 @@ static void draw_index(struct source *s, int32_t *index, size_t n, bool down) {
     }
 }
 
-/* a table of entries low .. high, and more */
-static struct pe_entries draw_entries(struct source *s, int operand, size_t rows, int32_t low, int32_t high) {
-    size_t count = (size_t)(high - low) + 1 + draw(s, 3);
+static const enum pe_dtype entry_dtypes[] = {PE_F32, PE_F16, PE_BF16};
+
+/* rows of entries low .. high, and more */
+static struct pe_entries draw_entries(struct source *s, int operand, enum pe_dtype dtype, size_t rows, int32_t low,
+                                      int32_t high) {
+    size_t count = (size_t)(high - low) + 1 + draw(s, 3), size = pe_itemsize(dtype);
     if (count < PE_BLOCK) count = PE_BLOCK;
     trial.rows = rows;
-    struct rows table = lay_out(operand, rows, 4 * count, 4, false);
-    clear(&table), fill(s, table.from, table.bytes / 4, PE_F32, trial.values);
-    return (struct pe_entries){(const float *)(void *)table.first, table.step / 4, count, low};
+    struct rows table = lay_out(operand, rows, size * count, size, false);
+    clear(&table), fill(s, table.from, table.bytes / size, dtype, trial.values);
+    return (struct pe_entries){table.first, table.step, count, low};
 }
 
-static float entry_of(const struct pe_entries *e, size_t row, int32_t n) {
-    return e->first[(ptrdiff_t)row * e->step + n - e->least];
+static float entry_of(const struct pe_entries *e, enum pe_dtype dtype, size_t row, int32_t n) {
+    return widen(e->first + (ptrdiff_t)row * e->step + (ptrdiff_t)pe_itemsize(dtype) * (n - e->least), dtype);
 }
 
-static void try_pick(const struct pe_kernels *kernels, struct source *s) {
-    enum { AROUND = 2 * PE_BLOCK, MOST = 2 * MOST_PICKED + 2 * AROUND };
-    static int32_t indices[MOST], reversed[MOST];
-    trial.kernel = "pick";
-    size_t columns = trial.pairs, rows = 1 + draw(s, 40), n = rows + columns + 2 * AROUND;
-    bool query = !one_in(s, 3), key = !query || !one_in(s, 3), down = key || one_in(s, 2), add = !one_in(s, 3);
-    draw_index(s, indices, n, down);
-    for (size_t i = 0; i < n; i++) reversed[i] = indices[n - 1 - i];
-    int32_t low = indices[down ? n - 1 : 0], high = indices[down ? 0 : n - 1];
-    struct pe_pick job = {.index = indices + AROUND + rows, .reversed = reversed + (n - 1 - AROUND - rows)};
-    if (query) job.of_query = draw_entries(s, 0, rows, low, high);
-    if (key) job.of_key = draw_entries(s, 1, columns, low, high);
-    trial.rows = rows;
-    struct rows y = lay_out(2, rows, 4 * columns, 4, false);
+static void try_pick_down(const struct pe_kernels *kernels, struct source *s) {
+    enum { MOST = MOST_PICKED + 2 * MOST_PICKED + 3 * PE_BLOCK };
+    static int32_t indices[MOST];
+    enum pe_dtype dtype = entry_dtypes[draw(s, 3)];
+    trial.kernel = "pick_down";
+    size_t columns = trial.pairs, rows = 1 + draw(s, 40), below = columns + PE_BLOCK, n = below + 2 * rows + PE_BLOCK;
+    size_t whole_rows = (rows + PE_BLOCK - 1) / PE_BLOCK * PE_BLOCK;
+    size_t whole_columns = (columns + PE_BLOCK - 1) / PE_BLOCK * PE_BLOCK;
+    draw_index(s, indices, n, false);
+    struct pe_pick_down job = {.index = indices + below, .rows = rows, .columns = columns};
+    job.of = draw_entries(s, 0, dtype, columns, indices[0], indices[n - 1]);
+    trial.rows = whole_rows;
+    struct rows y = lay_out(1, whole_rows, 4 * whole_columns, 4, false);
     clear(&y), fill(s, y.from, y.bytes / 4, PE_F32, trial.values), keep(&y);
-    job.x = add ? y.first : NULL, job.x_step = y.step, job.y = y.first, job.y_step = y.step;
-    job.scale = 0.25f * (float)(1 + draw(s, 9)), job.rows = rows, job.columns = columns;
-    for (size_t r = 0; r < rows; r++)
-        for (size_t c = 0; c < columns; c++) {
-            int32_t at = job.index[(ptrdiff_t)c - (ptrdiff_t)r];
-            char *to = in_image(&y, y.first) + (ptrdiff_t)r * y.step + (ptrdiff_t)(4 * c);
-            float value = query ? entry_of(&job.of_query, r, at) : 0;
-            if (key) value += entry_of(&job.of_key, c, at);
-            float product = job.scale * value;
-            store_bits(to, 4, narrow(add ? widen(to, PE_F32) + product : value, PE_F32));
-        }
+    job.y = (float *)(void *)y.first, job.y_step = y.step / 4;
     tried++;
-    kernels->pick(&job);
+    kernels->pick_down[dtype](&job);
+    for (size_t r = 0; r < whole_rows; r++)
+        for (size_t c = 0; c < whole_columns; c++) {
+            char *to = in_image(&y, y.first) + (ptrdiff_t)r * y.step + (ptrdiff_t)(4 * c);
+            if (r < rows && c < columns) {
+                float value = entry_of(&job.of, dtype, c, job.index[(ptrdiff_t)r - (ptrdiff_t)c]);
+                store_bits(to, 4, narrow(value, PE_F32));
+            } else {
+                memcpy(to, y.first + (ptrdiff_t)r * y.step + (ptrdiff_t)(4 * c), 4); /* any number */
+            }
+        }
+    compare(&y, PE_F32, "the result");
+}
+
+static void try_pick_across(const struct pe_kernels *kernels, struct source *s) {
+    static int32_t indices[MOST_PICKED + PE_BLOCK];
+    enum pe_dtype dtype = entry_dtypes[draw(s, 3)];
+    trial.kernel = "pick_across";
+    size_t n = trial.pairs, margin = n + PE_BLOCK;
+    bool query = !one_in(s, 4), key = !query || !one_in(s, 3), down = one_in(s, 2), add = !one_in(s, 3);
+    draw_index(s, indices, margin, down);
+    if (one_in(s, 4))
+        for (size_t i = 0; i < margin; i++) indices[i] = indices[0];
+    int32_t low = indices[down ? margin - 1 : 0], high = indices[down ? 0 : margin - 1];
+    struct pe_pick_across job = {.index = indices, .n = n, .scale = 0.25f * (float)(1 + draw(s, 9))};
+    if (query) job.of = draw_entries(s, 0, dtype, 1, low < high ? low : high, low < high ? high : low);
+    trial.rows = 1;
+    struct rows keys = lay_out(1, 1, 4 * n, 4, false), y = lay_out(2, 1, 4 * n, 4, false);
+    fill(s, keys.from, n, PE_F32, trial.values);
+    clear(&y), fill(s, y.from, n, PE_F32, trial.values), keep(&y);
+    job.keys = key ? (const float *)(void *)keys.first : NULL;
+    job.y = (float *)(void *)y.first, job.x = add ? job.y : NULL;
+    for (size_t c = 0; c < n; c++) {
+        char *to = in_image(&y, y.first) + (ptrdiff_t)(4 * c);
+        float value = query ? entry_of(&job.of, dtype, 0, indices[c]) : 0;
+        if (key) value += job.keys[c];
+        float product = job.scale * value;
+        store_bits(to, 4, narrow(add ? widen(to, PE_F32) + product : value, PE_F32));
+    }
+    tried++;
+    kernels->pick_across[dtype](&job);
     compare(&y, PE_F32, "the result");
 }
 
@@ -123,7 +155,9 @@ static void try_relative(const struct pe_kernels *kernels, struct source *s) {
         trial.dtype = PE_F32, trial.values = (enum values)draw(s, VALUES);
         draw_layout(s, 4);
         trial.pairs = 1 + draw(s, MOST_PICKED);
-        try_pick(kernels, s);
+        try_pick_down(kernels, s);
+        trial.pairs = 1 + draw(s, MOST_PICKED);
+        try_pick_across(kernels, s);
         trial.pairs = PE_BLOCK * (1 + draw(s, MOST_PICKED / PE_BLOCK - 2));
         try_transpose(kernels, s);
     }
@@ -138,19 +172,22 @@ static void try_relative(const struct pe_kernels *kernels, struct source *s) {
 
 /* fixed results, summed up apart from the other kernels' */
 static uint64_t hash_relative(const struct pe_kernels *kernels) {
-    static int32_t indices[256], reversed[256];
+    static int32_t indices[256];
     struct source s = {.state = 20060304};
     uint64_t hash = hash_start;
     for (size_t n = PE_BLOCK; n <= 64; n += PE_BLOCK) {
         float *table = (float *)(void *)memory[0].begin, *y = (float *)(void *)memory[1].begin;
         fill(&s, table, 64 * 64, PE_F32, UNIT), fill(&s, y, 64 * 64, PE_F32, UNIT);
-        draw_index(&s, indices, 256, true);
-        for (size_t i = 0; i < 256; i++) reversed[i] = indices[255 - i];
-        int32_t least = indices[255];
-        struct pe_entries of_query = {table, 8, 512, least}, of_key = {table + 999, 16, 512, least};
-        struct pe_pick job = {of_query, of_key, indices + 128, reversed + 127, (char *)y, (char *)y, 256, 256, 0.3f,
-                              29,       n};
-        kernels->pick(&job);
+        float *keys = y + 64 * 64;
+        draw_index(&s, indices, 256, false);
+        struct pe_entries entries = {(const char *)table, 32, 512, indices[0]};
+        struct pe_pick_down down = {entries, indices + 128, keys, 64, 29, n};
+        kernels->pick_down[PE_F32](&down);
+        for (size_t r = 0; r < 29; r++) {
+            struct pe_pick_across across = {entries, indices + 128 - r, keys + 64 * r, y + 64 * r, y + 64 * r, 0.3f,
+                                            n - 3};
+            kernels->pick_across[PE_F32](&across);
+        }
         struct pe_weigh_f32 narrow_job = {y, table, table + 512, 3, 64, 50, n - 9};
         kernels->weigh_f32(&narrow_job);
         hash = hash_elements(hash, y, 64 * 64, PE_F32);
