@@ -91,6 +91,9 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
+COMPILED = [kind for kind in MODELS if kind != "llama"]
+
+
 def small(kind: str, **more: Any) -> Any:
     torch.manual_seed(0)
     config = AutoConfig.for_model(kind, **{**SMALL, **MODELS[kind], **more})
@@ -190,6 +193,19 @@ def test_two_patches_of_one_family(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _patch_functions._installed == {}
 
 
+def test_wrong_arguments_are_the_models_own() -> None:
+    model = small("llama")
+    with pt.patch(model):
+        from transformers.models.llama.modeling_llama import apply_rotary_pos_emb as rotate
+
+        q = torch.randn(1, 2, 6, 8)
+        cos, sin = model.model.rotary_emb(q, torch.arange(6)[None])
+        for args, more in (((q, q, cos, sin, 1, 2), {}), ((q, q, cos, sin), {"q": q}), ((q, q, cos, sin), {"at": 3})):
+            with pytest.raises(TypeError, match="argument"):
+                rotate(*args, **more)
+        assert torch.equal(rotate(q, q, cos=cos, sin=sin)[0], rotate(q, q, cos, sin)[1])
+
+
 def test_patched_twice() -> None:
     model = small("llama")
     with pt.patch(model):
@@ -218,13 +234,63 @@ def test_exact_tables() -> None:
         assert torch.equal(cos[..., :4], replaced.ropes["all"].table(far)[0])
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["llama", *(pytest.param(kind, marks=pytest.mark.broad) for kind in COMPILED)])
+def test_compiled_models(kind: str) -> None:
+    """Without graph breaks, through posenc's operators: the numbers of the patched model that is not compiled."""
+    model = small(kind)
+    ids = torch.randint(3, 64, (2, 10), generator=torch.Generator().manual_seed(0))
+    positions = torch.stack([torch.arange(10), torch.arange(10) + 50])
+    own = answer(model, ids, positions)
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+        graphs.append(graph)
+        through = "aot_eager" if kind == "llama" else "eager"
+        return torch._dynamo.lookup_backend(through)(graph, inputs)
+
+    with pt.patch(model) as report:
+        wanted = answer(model, ids, positions)
+        found = answer(Compiled(model, backend), ids, positions)
+    tables = len(report.replaced[0].ropes)  # one for each kind of layer
+    with torch.no_grad():
+        again = Compiled(model, backend)(ids, position_ids=positions, use_cache=False)  # undone
+    assert [calls_of(graph) for graph in graphs] == [(tables, 4), (0, 0)]  # q and k in two layers
+    torch.testing.assert_close(again.logits, own[0])
+    for mine, its in zip((found[0], *found[1]), (wanted[0], *wanted[1]), strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-6)
+
+
+class Compiled:
+    """A model whose forward is compiled without graph breaks."""
+
+    def __init__(self, model: Any, backend: Any) -> None:
+        torch._dynamo.reset()
+        self.model, self.call = model, torch.compile(model, fullgraph=True, backend=backend)
+        self.parameters = model.parameters
+
+    def __call__(self, ids: Tensor, **options: Any) -> Any:
+        return self.call(ids, **options)
+
+
+def calls_of(graph: torch.fx.GraphModule) -> tuple[int, int]:
+    """Return how often a graph makes tables and turns heads by posenc."""
+    names = [str(node.target) for node in graph.graph.nodes]
+    return sum("posenc.rotary_table" in name for name in names), sum("posenc.apply_rotary" in name for name in names)
+
+
 @pytest.mark.broad
-def test_compiled_models_run_their_own_code() -> None:
-    model, ids = small("llama"), torch.arange(3, 9)[None]
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:The .grad attribute:UserWarning")
+def test_compiled_models_of_a_length() -> None:
+    """Frequencies that depend on the length are the model's own there; graphs break where they do in the model."""
+    more = {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}, "max_position_embeddings": 8}
+    model, ids = small("llama", **more), torch.arange(3, 19)[None]
     wanted = model(ids, use_cache=False).logits
-    with pt.patch(model):
-        compiled = torch.compile(model, backend="aot_eager")
-        torch.testing.assert_close(compiled(ids, use_cache=False).logits, wanted, rtol=1e-4, atol=1e-5)
+    with pt.patch(model) as report:
+        assert report.replaced
+        torch._dynamo.reset()
+        compiled = torch.compile(model, backend="eager")
+        torch.testing.assert_close(compiled(ids, use_cache=False).logits, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_without_rotary_modules() -> None:

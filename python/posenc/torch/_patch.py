@@ -17,7 +17,8 @@ from posenc._frequencies import PRECISIONS
 from posenc.config import read
 from posenc.rotary import Rope
 from posenc.torch import _patch_functions as functions
-from posenc.torch._rotary import has_kernels
+from posenc.torch._rotary import Numbers, has_kernels, numbers_of
+from posenc.torch._rotary_ops import rotary_table
 
 ROTARY = re.compile(r"(Rotary|Rope|RoPE)\w*Embedding$")
 TOLERANCE = 1e-5  # of a table at the first positions, where both round float32 angles
@@ -87,8 +88,9 @@ def patch(model: nn.Module, *, precision: str = "float32") -> Patch:
     function that applies them hands tables that came from posenc to its kernels, forward and backward. Nothing is
     assumed of a family: the config says how the model rotates (`posenc.config`), and module and function are compared
     with that on a few tokens first; what does not agree is left as it is, and the report says why. Parameters, buffers
-    and the state_dict stay as they are. On other devices, and in torch.compile where functions see no more than
-    tensors, the model's own code runs.
+    and the state_dict stay as they are. In torch.compile tables and rotations are posenc's operators, without graph
+    breaks; patch before compiling. On other devices, and in torch.compile where frequencies depend on the length, the
+    model's own code runs.
 
     Parameters
     ----------
@@ -148,12 +150,14 @@ def _patch_module(result: Patch, name: str, module: nn.Module, precision: str) -
     ropes = _ropes_of(module, "layer_type" in parameters, precision)
     original = module.forward
     form, axial = _form_of(module, ropes)
+    numbers = {layers: None if rope._varies else numbers_of(rope) for layers, rope in ropes.items()}
 
     def forward(x: Tensor, position_ids: Tensor, layer_type: str | None = None) -> Any:
-        rope = ropes.get(layer_type or "all", ropes.get("all"))
-        if rope is None or not has_kernels(x) or not has_kernels(position_ids) or torch.compiler.is_compiling():
+        layers = layer_type if layer_type in ropes else "all"
+        fits = layers in ropes and has_kernels(x) and has_kernels(position_ids)
+        if not fits or (numbers[layers] is None and torch.compiler.is_compiling()):
             return original(x, position_ids, *([] if layer_type is None else [layer_type]))
-        tables = _tables(rope, position_ids, axial, x.dtype == torch.float64)
+        tables = _tables(ropes[layers], numbers[layers], position_ids, axial, x.dtype == torch.float64)
         return functions.tagged(form, tables, x.dtype)
 
     names = functions.install(sys.modules[type(module).__module__], form, axial, result._undo)
@@ -178,13 +182,19 @@ def _ropes_of(module: nn.Module, by_layer: bool, precision: str) -> dict[str, Ro
     return plain
 
 
-def _tables(rope: Rope, position_ids: Tensor, axial: bool, wide: bool) -> tuple[Tensor, Tensor]:
+def _tables(
+    rope: Rope, numbers: Numbers | None, position_ids: Tensor, axial: bool, wide: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the tables of a call: by the operator that torch.compile knows, but where the length decides."""
     positions = position_ids.detach()
     if axial:
         positions = positions.T
     elif rope.axes > 1 and positions.ndim == 2:
         positions = positions.expand(rope.axes, -1, -1)
-    return rope.table(positions, dtype="float64" if wide else "float32")
+    if numbers is None:
+        return rope.table(positions, dtype="float64" if wide else "float32")
+    how = (numbers.axis_of_freq, numbers.scale, numbers.as_float32, wide)
+    return rotary_table(positions, numbers.inv_freq, *how)  # type: ignore[no-any-return]
 
 
 def _form_of(module: nn.Module, ropes: dict[str, Rope]) -> tuple[str, bool]:
@@ -200,7 +210,7 @@ def _form_of(module: nn.Module, ropes: dict[str, Rope]) -> tuple[str, bool]:
             try:
                 more = [None if layers == "all" else layers] if by_layer else []
                 theirs = type(module).forward(module, torch.zeros(1), positions, *more)
-                ours = _tables(rope, positions, axial, False)
+                ours = _tables(rope, None, positions, axial, False)
             except Exception as error:
                 failures.append((str(error) or repr(error)).splitlines()[0])
                 forms.add(None)

@@ -162,17 +162,17 @@ def _agrees(
 
 def stand_in(original: Callable[..., Any], how: How) -> Callable[..., Any]:
     """Return a function of the same signature, which turns tagged tables by posenc."""
-    signature = inspect.signature(original)
+    names = list(inspect.signature(original).parameters)
+    known = frozenset(names)
 
     @functools.wraps(original)
     def rotate(*args: Any, **kwargs: Any) -> Any:
-        bound = signature.bind(*args, **kwargs)
-        values = list(bound.arguments.values())
-        xs, tables = values[: how.operands], getattr(values[how.operands], _TAG, None)
-        if tables is None or torch.compiler.is_compiling():
-            return original(*args, **kwargs)
-        dim = bound.arguments.get("unsqueeze_dim", 1)
-        seq_axis = how.seq_axis if "unsqueeze_dim" not in signature.parameters else {1: -2, 2: -3}.get(dim)
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        xs: list[Any] = [given.get(name) for name in names[: how.operands]]
+        tables = getattr(given.get(names[how.operands]), _TAG, None)
+        if tables is None or len(given) != len(args) + len(kwargs) or not known.issuperset(given):
+            return original(*args, **kwargs)  # which knows what is wrong with its arguments
+        seq_axis = {1: -2, 2: -3}.get(given.get("unsqueeze_dim", 1)) if "unsqueeze_dim" in names else how.seq_axis
         if seq_axis is None or not all(_fits(x, tables, how, seq_axis) for x in xs):
             return original(*args, **kwargs)
         turned = [_turn(x, tables, how.layout, seq_axis) for x in xs]
