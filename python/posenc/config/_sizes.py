@@ -84,8 +84,9 @@ def rotary_dim(
         return given
     if width is None:
         return length
-    if family.axes != "grid_over_all_heads" and not 1 <= width <= length:
-        raise ValueError(f"{where}: partial_rotary_factor must rotate 1 to {length} elements, got {partial!r}")
+    most = LONGEST_HEAD if family.axes == "grid_over_all_heads" else length  # which counts the heads together
+    if not 1 <= width <= most:
+        raise ValueError(f"{where}: partial_rotary_factor must rotate 1 to {most} elements, got {check.shown(partial)}")
     return width
 
 
