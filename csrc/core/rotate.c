@@ -23,22 +23,17 @@ static void plan_operand(struct pe_plan *plan, const pe_rotation *how, const pe_
     plan->direct = pe_is_aligned(operand->y, plan->offset * plan->size | plan->pairs * plan->size);
 }
 
-/* Heads that go together: plans[0], and plans[1] for those left over. Returns how many plans there are. */
-static int group_heads(struct pe_plan *plans, const pe_rotation *how) {
-    size_t head_bytes = plans->head_dim * plans->size;
-    bool staged = plans->stream && !plans->direct;
-    if (how->onto) return 1;
-    return pe_group_runs(plans, staged ? pe_min(PE_TOGETHER, PE_STAGE_BYTES / head_bytes) : PE_TOGETHER);
+/* whole heads through a buffer in L1, then past the caches: what kernels cannot stream themselves */
+static bool is_staged(const struct pe_plan *plan) {
+    return plan->stream && !plan->direct;
 }
 
 /* ---- runs ---- */
 
 /* a bare rotation between rows that lie contiguous, elements `first` .. of the rotated range */
-static void rotate_whole(const struct pe_walk *walk, const struct pe_plan *plan, const struct pe_visit *run,
-                         ptrdiff_t y_apart) {
+static void rotate_whole(const struct pe_walk *walk, const struct pe_plan *plan, const struct pe_visit *run) {
     bool half = plan->layout == PE_HALF;
     size_t skip = plan->offset + (half ? walk->first : 2 * walk->first);
-    bool shared = run->row_step == 0 && plan->together == 1 && !run->ahead; /* all rows have the same angles */
     struct pe_run job = {.x = run->x + skip * plan->size,
                          .y = run->y + skip * plan->size,
                          .x_step = run->x_step,
@@ -47,25 +42,24 @@ static void rotate_whole(const struct pe_walk *walk, const struct pe_plan *plan,
                          .sin = run->sin,
                          .table_step = run->row_step,
                          .gap = (ptrdiff_t)(plan->pairs * plan->size),
-                         .rows = shared ? 1 : run->n,
+                         .rows = run->n,
                          .pairs = walk->count,
-                         .together = shared ? run->n : plan->together,
-                         .x_apart = shared ? run->x_step : plan->x_apart,
-                         .y_apart = shared ? run->y_step : y_apart,
+                         .together = plan->together,
+                         .x_apart = plan->x_apart,
+                         .y_apart = plan->y_apart,
                          .ahead = run->ahead ? run->ahead + skip * plan->size : NULL,
                          .stream = plan->stream && plan->direct};
     (half ? walk->kernels->half : walk->kernels->interleaved)[plan->dtype](&job);
 }
 
 /* elements that are not rotated, once for all chunks */
-static void copy_rest(const struct pe_walk *walk, const struct pe_plan *plan, const struct pe_visit *run,
-                      ptrdiff_t y_apart) {
+static void copy_rest(const struct pe_walk *walk, const struct pe_plan *plan, const struct pe_visit *run) {
     size_t end = pe_min(plan->offset + 2 * plan->pairs, plan->head_dim);
     if (plan->in_place || walk->first != 0 || (plan->offset == 0 && end == plan->head_dim)) return;
     for (size_t i = 0; i < run->n * plan->together; i++) {
         ptrdiff_t j = (ptrdiff_t)(i / plan->together), t = (ptrdiff_t)(i % plan->together);
         const char *x = run->x + j * run->x_step + t * plan->x_apart;
-        char *y = run->y + j * run->y_step + t * y_apart;
+        char *y = run->y + j * run->y_step + t * plan->y_apart;
         pe_move_elements(y, plan->y_element, x, plan->x_element, plan->offset, plan->size);
         pe_move_elements(y + (ptrdiff_t)end * plan->y_element, plan->y_element, x + (ptrdiff_t)end * plan->x_element,
                          plan->x_element, plan->head_dim - end, plan->size);
@@ -102,11 +96,9 @@ static void rotate_gathered(const struct pe_walk *walk, const struct pe_plan *pl
     }
 }
 
-/* whole heads through a buffer in L1, then past the caches */
-static void rotate_streamed(const struct pe_walk *walk, const struct pe_plan *plan, const struct pe_visit *run) {
+static void rotate_staged(const struct pe_walk *walk, const struct pe_plan *plan, const struct pe_visit *run) {
     PE_ALIGNED(64) char stage[PE_STAGE_BYTES];
-    size_t head_bytes = plan->head_dim * plan->size, at_once = pe_staged_heads(head_bytes * plan->together);
-    ptrdiff_t apart = (ptrdiff_t)(at_once * head_bytes);
+    size_t head_bytes = plan->head_dim * plan->size, at_once = pe_staged_heads(head_bytes);
     for (size_t j = 0; j < run->n; j += at_once) {
         struct pe_visit part = {.x = run->x + (ptrdiff_t)j * run->x_step,
                                 .ahead = run->ahead ? run->ahead + (ptrdiff_t)j * run->x_step : NULL,
@@ -117,23 +109,22 @@ static void rotate_streamed(const struct pe_walk *walk, const struct pe_plan *pl
                                 .cos = run->cos + (ptrdiff_t)j * run->row_step,
                                 .sin = run->sin + (ptrdiff_t)j * run->row_step,
                                 .n = pe_min(at_once, run->n - j)};
-        rotate_whole(walk, plan, &part, apart);
-        copy_rest(walk, plan, &part, apart);
-        for (ptrdiff_t t = 0; t < (ptrdiff_t)plan->together; t++)
-            walk->kernels->stream(run->y + j * head_bytes + t * plan->y_apart, stage + t * apart, part.n * head_bytes);
+        rotate_whole(walk, plan, &part);
+        copy_rest(walk, plan, &part);
+        walk->kernels->stream(run->y + j * head_bytes, stage, part.n * head_bytes);
     }
 }
 
 static void rotate_run(const struct pe_walk *walk, const struct pe_plan *plan, const struct pe_visit *run) {
-    if (plan->stream && !plan->direct) {
-        rotate_streamed(walk, plan, run);
+    if (is_staged(plan)) {
+        rotate_staged(walk, plan, run);
         return;
     }
     if (plan->whole)
-        rotate_whole(walk, plan, run, plan->y_apart);
+        rotate_whole(walk, plan, run);
     else
         rotate_gathered(walk, plan, run);
-    copy_rest(walk, plan, run, plan->y_apart);
+    copy_rest(walk, plan, run);
 }
 
 /* ---- the walk ---- */
@@ -169,11 +160,13 @@ static void fold_single_tokens(pe_rotation *how, pe_rows *rows) {
     how->seq_axis = 0;
 }
 
-/* positions of a tile: as many as fit it, or any number where it is a ready table's own memory */
-static size_t most_rows(const pe_rows *rows, const struct pe_plan *plans, int n_plans) {
-    bool sorted = false;
-    for (int i = 0; i < n_plans; i++) sorted |= plans[i].evens_first;
-    return !sorted && pe_rows_lie_ready(rows) ? SIZE_MAX : pe_tile_rows(rows->dtype, rows->pairs);
+/* Positions of a tile: as many as its rows have room for, or any number where they are a ready table's own; and not more
+ * than a run should hold. */
+static size_t tile_rows(const pe_rows *rows, const struct pe_plan *plans, int n_plans) {
+    bool sorted = false, staged = false;
+    for (int i = 0; i < n_plans; i++) sorted |= plans[i].evens_first, staged |= is_staged(&plans[i]);
+    size_t most = !sorted && pe_rows_lie_ready(rows) ? SIZE_MAX : pe_tile_rows(rows->dtype, rows->pairs);
+    return pe_min(most, pe_plan_run_rows(&plans[0], staged ? PE_STAGED_RUN_BYTES : PE_RUN_BYTES));
 }
 
 enum pe_status pe_rotate(const struct pe_kernels *kernels, const pe_rotation *given_how, const pe_rows *given_rows,
@@ -190,14 +183,14 @@ enum pe_status pe_rotate(const struct pe_kernels *kernels, const pe_rotation *gi
         if (pe_elements(operands[i].x) == 0) continue;
         plan_operand(&plans[n_plans], &how, &rows, &operands[i]);
         streamed |= plans[n_plans].stream;
-        n_plans += group_heads(&plans[n_plans], &how);
+        n_plans += how.onto || is_staged(&plans[n_plans]) ? 1 : pe_group_runs(&plans[n_plans], PE_TOGETHER);
         bytes += pe_elements(operands[i].x) * pe_itemsize(operands[i].x->dtype);
     }
     if (n_plans == 0) return PE_OK;
     call.walk = (struct pe_walk){.kernels = kernels,
                                  .batch = rows.per_batch ? (size_t)operands[0].x->shape[0] : 1,
                                  .seq = (size_t)operands[0].x->shape[how.seq_axis],
-                                 .tile_rows = pe_min(most_rows(&rows, plans, n_plans), pe_plan_run_rows(&plans[0])),
+                                 .tile_rows = tile_rows(&rows, plans, n_plans),
                                  .fetch = bytes > PE_FETCH_BYTES,
                                  .enter = enter,
                                  .visit = how.onto ? pe_rotate_onto : rotate_run,

@@ -74,9 +74,9 @@ bool pe_is_aligned(const pe_view *y, size_t also) {
     return bits % PE_STREAM_ALIGNMENT == 0;
 }
 
-size_t pe_plan_run_rows(const struct pe_plan *plan) {
+size_t pe_plan_run_rows(const struct pe_plan *plan, size_t bytes) {
     size_t head_bytes = plan->head_dim * plan->size;
-    return head_bytes < PE_RUN_BYTES ? PE_RUN_BYTES / head_bytes : 1;
+    return head_bytes < bytes ? bytes / head_bytes : 1;
 }
 
 int pe_group_runs(struct pe_plan *plans, size_t most) {

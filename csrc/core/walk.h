@@ -65,20 +65,22 @@ struct pe_walk {
  * PE_RUN_BYTES of each lie one behind the other before the walk goes on to the next: prefetchers start anew there (runs of 8
  * KiB take 1.6 times the scale, of 32 KiB 1.25, of 64 KiB 1.15).
  * The stage holds one head of up to PE_STAGE_BYTES, and as many smaller ones as fit PE_STAGED_BYTES: a fuller one pushes
- * out of L1 what comes in (16 KiB take 1.7 times as long). */
+ * out of L1 what comes in (16 KiB take 1.7 times as long). Staged runs go one after the other, PE_STAGED_RUN_BYTES of each,
+ * and the next is fetched ahead: four at once through the stage take 1.5 times as long. */
 enum {
     PE_FETCH_BYTES = 4 << 20,
     PE_RUN_BYTES = 256 << 10,
     PE_TOGETHER = 4,
     PE_STAGE_BYTES = 16384,
-    PE_STAGED_BYTES = 2048
+    PE_STAGED_BYTES = 2048,
+    PE_STAGED_RUN_BYTES = 8192
 };
 
 /* Everything of a plan but what concerns tables and streams. */
 void pe_plan_operand(struct pe_plan *plan, const pe_rotation *how, size_t pairs, bool per_batch, const pe_view *x,
                      const pe_view *y);
-/* How many heads in a row a tile should hold where the sequence is the run. */
-size_t pe_plan_run_rows(const struct pe_plan *plan);
+/* How many heads in a row a tile should hold where the sequence is the run, for runs of so many bytes. */
+size_t pe_plan_run_rows(const struct pe_plan *plan, size_t bytes);
 /* Where the sequence is the run, runs of the axis outside it, heads or the batch, go together, at most so many: plans[0]
  * becomes one of groups, plans[1] one of what is left over. Returns how many plans there are, 1 or 2. */
 int pe_group_runs(struct pe_plan *plans, size_t most);

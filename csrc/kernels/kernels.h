@@ -42,15 +42,14 @@ struct pe_run {
     size_t together;            /* at least 1 */
     ptrdiff_t x_apart, y_apart; /* bytes */
     /* The rows that come next, x_step apart, or NULL: fetched into the second cache row by row while these are computed. A
-     * hardware prefetcher follows one stream; a walk that goes from head to head in pieces of a few KiB would wait for
-     * memory at each of them (measured: 1.5 times the time for float32, 2.2 for float16; as long where it is the first
-     * cache that is asked, on a Zen 4). Never dereferenced. */
+     * walk that goes from head to head in pieces of a few KiB would wait for memory at each of them (as long where it is the
+     * first cache that is asked, on a Zen 4). Never dereferenced. */
     const char *ahead;
     /* Whole vectors of y are written past the caches; y, y_step, y_apart and gap are then multiples of
      * PE_STREAM_ALIGNMENT. */
     int stream;
 };
-enum { PE_TURN_VECTORS = 4 };
+enum { PE_TURN_VECTORS = 4 }; /* of each half in turn */
 typedef void pe_rotate_kernel(const struct pe_run *run);
 
 PE_INLINE void pe_fetch_ahead(const char *ahead, ptrdiff_t step, size_t row, size_t bytes) {
