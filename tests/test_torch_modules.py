@@ -71,6 +71,31 @@ def test_transforms(name: str) -> None:
             torch.testing.assert_close(mine, its)
 
 
+@pytest.mark.parametrize("rows", [(), (2,)], ids=["shared", "rows"])
+@pytest.mark.parametrize("batched", ["x", "p", "xp"])
+@pytest.mark.parametrize("learned", [True, False], ids=["learned", "sinusoids"])
+def test_batches_are_one_call(
+    learned: bool, batched: str, rows: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    name = "add_positions" if learned else "add_sinusoidal"
+    own = getattr(posenc.additive, name)
+    monkeypatch.setattr(posenc.additive, name, lambda *args, **how: (calls.append(name), own(*args, **how))[1])
+    x, table = noise(3, 2, 4, 5, 6, grows=False), noise(9, 6, grows=False)
+    positions = torch.randint(0, 9, (3, *rows, 5), generator=torch.Generator().manual_seed(0))
+
+    def one(x: Tensor, positions: Tensor) -> Tensor:
+        if learned:
+            return ops.add_rows(x, table, positions, 0, 0.5, -2)  # type: ignore[no-any-return]
+        return ops.add_sinusoidal(x, positions, 0, "paper", 100.0, 2.0, -2)  # type: ignore[no-any-return]
+
+    args = [t if letter in batched else t[0] for t, letter in ((x, "x"), (positions, "p"))]
+    found = torch.vmap(one, tuple(0 if letter in batched else None for letter in "xp"))(*args)
+    assert calls == [name]
+    for i in range(3):
+        assert_same_bits(found[i], one(*(t[i] if c in batched else t for t, c in zip(args, "xp", strict=True))))
+
+
 def modules() -> dict[str, tuple[nn.Module, Tensor]]:
     torch.manual_seed(0)
     x = noise(2, 5, 8, dtype=torch.float32, grows=False)

@@ -18,9 +18,9 @@ from torch.autograd import gradcheck, gradgradcheck
 import posenc
 import posenc.torch as pt
 from conftest import assert_same_bits
-from posenc import axes, gradients
+from posenc import _core, axes, gradients
 from posenc.scaling import DynamicNTK, Yarn
-from posenc.torch import _rotary, _rotary_modules, _rotary_ops
+from posenc.torch import _rotary, _rotary_modules, _rotary_ops, _table_ops
 
 LAYOUTS = ("half", "interleaved", "interleaved_to_half")
 
@@ -203,11 +203,11 @@ OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
         (x, x.detach(), f, torch.rand(3).double(), 0, None, 1, 0, 1.0, False, -2),
     ),
     "apply_rotary": lambda x, f: (
-        _rotary_ops._apply_rotary,
+        _table_ops._apply_rotary,
         (x, torch.ones(3, 4).double(), noise(3, 4), 0, 0, False, -2),
     ),
-    "table_gradient": lambda x, f: (_rotary_ops._table_gradient, (x, x.detach(), [3, 4], True, 0, 0, False, -2)),
-    "rotary_table": lambda x, f: (_rotary_ops._rotary_table, (torch.rand(2, 3).double(), f, None, 1.0, False, True)),
+    "table_gradient": lambda x, f: (_table_ops._table_gradient, (x, x.detach(), [3, 4], True, 0, 0, False, -2)),
+    "rotary_table": lambda x, f: (_table_ops._rotary_table, (torch.rand(2, 3).double(), f, None, 1.0, False, True)),
 }
 
 
@@ -274,6 +274,122 @@ def test_transforms() -> None:
     tables = rope.table(torch.arange(5), dtype=np.float64)
     found = torch.vmap(lambda x: pt.apply_rotary_emb(x, *tables, layout="half"))(batch)
     assert_same_bits(found, torch.stack([rope(x) for x in batch]))
+
+
+@pytest.fixture
+def kernel_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What rotated or gathered heads since it was cleared."""
+    calls: list[str] = []
+    for name in ("rotate", "apply", "rotate_gradient", "table_gradient"):
+        own = getattr(_core, name)
+        monkeypatch.setattr(_core, name, lambda *args, name=name, own=own: (calls.append(name), own(*args))[1])
+    return calls
+
+
+#: name -> options of a Rope, shapes of positions and frequencies of one element, which of x, frequencies, positions
+#: are batched, and what runs for all elements, forward and backward to frequencies
+BATCHES: dict[str, tuple[dict[str, Any], tuple[int, ...] | None, str, list[str]]] = {
+    "x": ({}, (5,), "x", ["rotate", "table_gradient"]),
+    "x with rows": ({}, (2, 5), "x", ["rotate", "table_gradient"]),
+    "positions": ({}, (5,), "p", ["rotate", "table_gradient"]),
+    "x and positions": ({"head_dim": 7}, (5,), "xp", ["rotate", "table_gradient"]),
+    "rows of positions": ({}, (2, 5), "p", ["rotate", "table_gradient"]),
+    "axes": ({"axis_of_freq": [0, 1, 0, 1]}, (2, 5), "xp", ["rotate", "table_gradient"]),
+    "axes and rows": ({"axis_of_freq": [0, 1, 0, 1]}, (2, 2, 5), "p", ["rotate", "table_gradient"]),
+    "frequencies": ({}, (5,), "f", ["apply", "table_gradient"]),
+    "frequencies and x": (
+        {"head_dim": 10, "rotary_dim": 8, "rotary_offset": 1},
+        None,
+        "xf",
+        ["apply", "table_gradient"],
+    ),
+    "frequencies, axes": ({"axis_of_freq": [0, 1, 0, 1]}, (2, 2, 5), "f", ["apply", "table_gradient"]),
+    "all": ({}, (2, 5), "xfp", ["apply", "table_gradient"]),
+}
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_batches_are_one_call(name: str, kernel_calls: list[str]) -> None:
+    """vmap over any of the arguments: x is rotated once, and gathered once; the numbers of single calls."""
+    more, shape, batched, wanted_calls = BATCHES[name]
+    rope = rope_of("interleaved_to_half", **more)
+    x, inv_freq = noise(3, 2, 2, 5, rope.head_dim, grows=False), torch.tensor(rope.inv_freq)
+    several = inv_freq * torch.tensor([[1.0], [2.0], [0.5]])
+    positions = None if shape is None else 9 * noise(3, *shape, seed=1, grows=False)
+    weight = noise(2, 2, 5, rope.head_dim, seed=2, grows=False)
+
+    def loss(x: Tensor, inv_freq: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor]:
+        y = pt.rotate(rope, x, positions=positions, inv_freq=inv_freq)
+        return (y * weight).sum(), y
+
+    given = [(x, "x"), (several, "f"), (positions, "p")]
+    args = [t if t is None or letter in batched else (inv_freq if letter == "f" else t[0]) for t, letter in given]
+    dims = tuple(0 if letter in batched else None for _, letter in given)
+    kernel_calls.clear()
+    found, y = torch.vmap(torch.func.grad(loss, 1, has_aux=True), dims)(*args)
+    assert kernel_calls == wanted_calls
+    for i in range(3):
+        own = [t[i] if letter in batched and t is not None else t for t, (_, letter) in zip(args, given, strict=True)]
+        its, one = torch.func.grad(loss, 1, has_aux=True)(*own)
+        assert_same_bits(y[i], one)
+        torch.testing.assert_close(found[i], its)
+
+
+@pytest.mark.parametrize("rows", [(), (2,)], ids=["shared", "rows"])
+@pytest.mark.parametrize("batched", ["x", "c", "s", "xcs"])
+def test_batches_of_tables_are_one_call(batched: str, rows: tuple[int, ...], kernel_calls: list[str]) -> None:
+    x, cos, sin = noise(3, 2, 2, 5, 8), noise(3, *rows, 6, 4, seed=1), noise(3, *rows, 6, 4, seed=2)
+    tensors = [t.detach() for t in (x, cos, sin)]
+    args = [t if letter in batched else t[0] for t, letter in zip(tensors, "xcs", strict=True)]
+    dims = tuple(0 if letter in batched else None for letter in "xcs")
+
+    def loss(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        return pt.apply_rotary_emb(x, cos, sin, layout="half", conjugate=True).sin().sum()
+
+    kernel_calls.clear()
+    found = torch.vmap(torch.func.grad(loss, (0, 1, 2)), dims)(*args)
+    assert kernel_calls == ["apply", "apply", "table_gradient"]
+    for i in range(3):
+        own = [t[i] if letter in batched else t for t, letter in zip(args, "xcs", strict=True)]
+        for mine, its in zip(found, torch.func.grad(loss, (0, 1, 2))(*own), strict=True):
+            torch.testing.assert_close(mine[i], its)
+
+
+def test_third_derivatives() -> None:
+    """The gradients of sums are made of operators that have gradients of their own."""
+    x, grad, inv_freq = noise(2, 3, 10), noise(2, 3, 10, seed=1), torch.tensor(rope_of().inv_freq, requires_grad=True)
+    positions = noise(3, seed=2)
+    how = (0, None, 2, 1, 1.5, False, -2)
+    call = lambda *given: _rotary_ops.rotate_gradient(*given, *how)  # noqa: E731
+    assert gradgradcheck(call, (x, grad, inv_freq, positions))
+    tables = lambda x, g: _table_ops.table_gradient(x, g, [2, 4, 4], True, 1, 1, True, -2)  # noqa: E731
+    assert gradgradcheck(tables, (x, grad))
+
+
+def test_second_derivatives_make_nothing_of_the_inputs_size() -> None:
+    """Measured: in frequencies and positions nothing larger than tables, in x its own gradient alone."""
+    x, grad = (
+        noise(1, 64, 256, 64, dtype=torch.float32),
+        noise(1, 64, 256, 64, dtype=torch.float32, seed=1, grows=False),
+    )
+    inv_freq = torch.tensor(rope_of(head_dim=64).inv_freq, requires_grad=True)
+    positions = torch.arange(256.0, dtype=torch.float64, requires_grad=True)
+    size = x.numel() * 4
+
+    def step(*inputs: Tensor) -> None:
+        own = x if inputs[0] is x else x.detach()
+        found = _rotary_ops.rotate_gradient(own, grad, inv_freq, positions, 0, None, 0, 0, 1.0, False, -2)
+        torch.autograd.grad(found, inputs, [torch.ones_like(f) for f in found])
+
+    for inputs, most in (((inv_freq, positions), 0.5), ((x, inv_freq), 1.5)):
+        step(*inputs)
+        tracemalloc.start()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+            step(*inputs)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        grown = sum(max(0, event.self_cpu_memory_usage) for event in profile.key_averages())
+        assert grown + peak <= most * size, f"{(grown + peak) / size:.2f} times x"
 
 
 def test_autocast_leaves_dtypes_alone() -> None:

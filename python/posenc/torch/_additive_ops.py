@@ -13,15 +13,30 @@ from torch import Tensor
 
 from posenc import additive
 from posenc.torch._bias_ops import like_first
-from posenc.torch._rotary_ops import plain
-from posenc.torch._transforms import differentiable, one_by_one
+from posenc.torch._table_ops import plain
+from posenc.torch._transforms import aligned, differentiable, one_by_one
 
 
-def _registered(operator: Any, keep: Any, backward: Any) -> Any:
-    """Register an operator whose batches under vmap are called one by one."""
+def _registered(operator: Any, keep: Any, backward: Any, positions_at: int) -> Any:
+    """Register an operator, and its rule for vmap: one call where x and positions alone are batched.
+
+    Tables of their own, and sums of gradients, are call by call.
+    """
 
     def rule(info: Any, in_dims: Any, *inputs: Any) -> Any:
-        return one_by_one(call, info, in_dims, inputs)
+        x, positions, dim = inputs[0], inputs[positions_at], in_dims[positions_at]
+        others = [d for i, d in enumerate(in_dims) if i not in (0, positions_at) and not isinstance(d, (list, tuple))]
+        if positions_at == 0 or any(d is not None for d in others):
+            return one_by_one(call, info, in_dims, inputs)
+        rows = None if positions is None else positions if dim is None else positions.movedim(dim, 0)
+        at = int(dim is None and rows is not None and rows.ndim == 2)
+        wide = aligned(x, in_dims[0], at, x.ndim - (in_dims[0] is not None), info.batch_size)
+        batch = wide.shape[1]
+        merged = rows is not None and rows.ndim == 3  # rows for the batch and for the first axis: one axis of both
+        if merged:
+            wide, rows = wide.flatten(0, 1), rows.expand(-1, batch, -1).flatten(0, 1)  # type: ignore[union-attr]
+        result = call(wide, *(rows if i == positions_at else t for i, t in enumerate(inputs) if i))
+        return result.unflatten(0, (info.batch_size, batch)) if merged else result, at
 
     call = differentiable(operator, keep, backward, rule)
     return call
@@ -53,7 +68,7 @@ def _add_rows_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return grad.clone() if ctx.needs_input_grad[0] else None, of_table, *[None] * 4
 
 
-add_rows: Any = _registered(_add_rows, _keep_rows, _add_rows_backward)
+add_rows: Any = _registered(_add_rows, _keep_rows, _add_rows_backward, 2)
 
 
 @torch.library.custom_op("posenc::rows_gradient", mutates_args=())
@@ -81,7 +96,7 @@ def _rows_gradient_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return add_rows(nothing, grad.to(ctx.dtype), ctx.saved_tensors[0], *ctx.how), *[None] * 5
 
 
-rows_gradient: Any = _registered(_rows_gradient, _keep_rows_gradient, _rows_gradient_backward)
+rows_gradient: Any = _registered(_rows_gradient, _keep_rows_gradient, _rows_gradient_backward, 0)
 
 # ---- sinusoids ----
 
@@ -112,4 +127,4 @@ def _add_sinusoidal_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return grad.clone(), *[None] * 6
 
 
-add_sinusoidal: Any = _registered(_add_sinusoidal, _keep_nothing, _add_sinusoidal_backward)
+add_sinusoidal: Any = _registered(_add_sinusoidal, _keep_nothing, _add_sinusoidal_backward, 1)

@@ -20,7 +20,7 @@ from torch import Tensor
 from posenc.bias import _scores
 from posenc.torch._bias_place import Place, add_formula, positions_in, without_hidden, without_masked
 from posenc.torch._memory import fresh
-from posenc.torch._rotary_ops import plain
+from posenc.torch._table_ops import plain
 from posenc.torch._transforms import aligned, differentiable
 
 

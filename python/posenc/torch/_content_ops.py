@@ -22,7 +22,7 @@ from posenc.bias.deberta import _index_of, _term
 from posenc.bias.transformer_xl import _origin, _products, relative_position_table
 from posenc.torch._bias_ops import add_in_c, like_first, nothing_like
 from posenc.torch._bias_place import Place, add_formula, positions_in, without_hidden, without_masked
-from posenc.torch._rotary_ops import plain
+from posenc.torch._table_ops import plain
 from posenc.torch._transforms import aligned, differentiable, one_by_one
 
 

@@ -1,4 +1,4 @@
-"""The rotation in torch's own operations: for devices without kernels, and for derivatives of gradients."""
+"""The rotation in torch's own operations, for devices without kernels, and what is made of tables alone."""
 
 from __future__ import annotations
 
@@ -43,32 +43,6 @@ def apply_rotary(
     return torch.cat([x[..., :rotary_offset], turned, x[..., end:]], -1)
 
 
-def table_gradient(
-    x: Tensor,
-    grad: Tensor,
-    shape: list[int],
-    wide: bool,
-    layout: int,
-    rotary_offset: int,
-    conjugate: bool,
-    seq_axis: int,
-) -> tuple[Tensor, Tensor]:
-    """Return the gradients of cos and sin, of this shape."""
-    pairs = shape[-1]
-    a, b = members(x.double(), pairs, rotary_offset, layout in (0, 3))
-    u, v = members(grad.double(), pairs, rotary_offset, layout in (0, 2))
-    keep = {x.ndim - 1, seq_axis % x.ndim} | ({0} if len(shape) == 3 and shape[0] > 1 else set())
-    others = [i for i in range(x.ndim) if i not in keep]
-    sums = a * u + b * v, (a * v - b * u) * (-1 if conjugate else 1)
-    dtype, rows = torch.float64 if wide else torch.float32, shape[-2]
-    found = []
-    for total in sums:
-        small = (total.sum(others) if others else total).reshape(*shape[:-2], x.shape[seq_axis], pairs)
-        longer = rows - small.shape[-2]
-        found.append(torch.nn.functional.pad(small, (0, 0, 0, longer)).to(dtype) if longer else small.to(dtype))
-    return found[0], found[1]
-
-
 def positions_of(positions: Tensor | None, offset: int, seq: int) -> Tensor:
     """Return positions, or the range that stands for none."""
     return torch.arange(offset, offset + seq) if positions is None else positions
@@ -93,26 +67,3 @@ def angles_backward(
     axes = torch.tensor(axis_of_freq)
     rows = [weighted[..., axes == axis].sum(-1) for axis in range(max(axis_of_freq) + 1)]
     return of_frequencies, torch.stack(rows)
-
-
-def rotate_gradient(
-    x: Tensor,
-    grad: Tensor,
-    inv_freq: Tensor,
-    positions: Tensor | None,
-    offset: int,
-    axis_of_freq: list[int] | None,
-    layout: int,
-    rotary_offset: int,
-    scale: float,
-    as_float32: bool,
-    seq_axis: int,
-) -> tuple[Tensor, Tensor]:
-    """Return the gradients of inv_freq and positions; empty where positions are none or integers."""
-    where = positions_of(positions, offset, x.shape[seq_axis])
-    pairs, floats = inv_freq.shape[0], positions is not None and positions.is_floating_point()
-    angles = by_pair(where, pairs, axis_of_freq) * inv_freq
-    of_cos, of_sin = table_gradient(x, grad, list(angles.shape), True, layout, rotary_offset, False, seq_axis)
-    of_angles = scale * (torch.cos(angles) * of_sin - torch.sin(angles) * of_cos)
-    of_frequencies, of_positions = angles_backward(of_angles, where, inv_freq, axis_of_freq)
-    return of_frequencies, of_positions if floats else torch.zeros(0, dtype=torch.float64)

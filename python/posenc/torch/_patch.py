@@ -18,7 +18,7 @@ from posenc.config import read
 from posenc.rotary import Rope
 from posenc.torch import _patch_functions as functions
 from posenc.torch._rotary import Numbers, has_kernels, numbers_of
-from posenc.torch._rotary_ops import rotary_table
+from posenc.torch._table_ops import rotary_table
 
 ROTARY = re.compile(r"(Rotary|Rope|RoPE)\w*Embedding$")
 TOLERANCE = 1e-5  # of a table at the first positions, where both round float32 angles

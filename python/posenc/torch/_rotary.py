@@ -10,7 +10,7 @@ from torch import Tensor
 from posenc import _parameters as check
 from posenc.rotary import Rope
 from posenc.tables import LAYOUTS
-from posenc.torch import _formula, _rotary_ops
+from posenc.torch import _formula, _rotary_ops, _table_ops
 from posenc.torch._memory import fresh
 
 
@@ -27,9 +27,7 @@ class Numbers(NamedTuple):
 
     def inverted(self) -> Numbers:
         """Return what undoes it."""
-        return self._replace(
-            inv_freq=-self.inv_freq, layout=_rotary_ops.TRANSPOSED[self.layout], scale=1.0 / self.scale
-        )
+        return self._replace(inv_freq=-self.inv_freq, layout=_table_ops.TRANSPOSED[self.layout], scale=1.0 / self.scale)
 
 
 def numbers_of(rope: Rope) -> Numbers:
@@ -82,7 +80,7 @@ def turn(numbers: Numbers, x: Tensor, positions: Tensor | None, offset: int, seq
     if axes is not None and positions is None:
         raise ValueError(f"positions must be given for {max(axes) + 1} axes")
     wide = x.dtype == torch.float64
-    tables = _rotary_ops.rotary_table(where, inv_freq, axes, numbers.scale, numbers.as_float32, wide)
+    tables = _table_ops.rotary_table(where, inv_freq, axes, numbers.scale, numbers.as_float32, wide)
     cos, sin = (t.to(x.device) for t in tables)
     return _formula.apply_rotary(x, cos, sin, numbers.layout, numbers.rotary_offset, False, axis)
 
@@ -250,7 +248,7 @@ def apply_rotary_emb(
     """
     code = LAYOUTS[check.choice("layout", layout, LAYOUTS)][0]
     axis = check.integer("seq_axis", seq_axis, -x.ndim, most=x.ndim - 1) % x.ndim - x.ndim
-    run = _rotary_ops.apply_rotary if has_kernels(x) else _formula.apply_rotary
+    run = _table_ops.apply_rotary if has_kernels(x) else _formula.apply_rotary
     return run(x, cos, sin, code, rotary_offset, bool(conjugate), axis)
 
 
@@ -286,5 +284,5 @@ def rotary_table(
     where, _ = counted(positions, 0, 0)
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
-    tables = _rotary_ops.rotary_table(where, inv_freq.cpu().double(), None, float(scale), False, dtype == torch.float64)
+    tables = _table_ops.rotary_table(where, inv_freq.cpu().double(), None, float(scale), False, dtype == torch.float64)
     return tables[0].to(positions.device), tables[1].to(positions.device)

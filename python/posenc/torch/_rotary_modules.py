@@ -12,7 +12,7 @@ from posenc import _parameters as check
 from posenc.axes import MixedRope
 from posenc.rotary import Rope
 from posenc.tables import LAYOUTS
-from posenc.torch import _formula, _rotary_ops
+from posenc.torch import _formula, _table_ops
 from posenc.torch._rotary import counted, has_kernels, numbers_of, rotate
 
 
@@ -176,7 +176,7 @@ class MixedRotaryEmbedding(KeepsPrecision):
                 f"q and k must have head_dim {self.head_dim} and {angles.shape[-2]} tokens, got {tuple(x.shape)}"
             )
         one = torch.ones(1, dtype=torch.float64)  # position 1, the angles as frequencies
-        tables = _rotary_ops.rotary_table(one, angles.reshape(-1), None, 1.0, False, x.dtype == torch.float64)
+        tables = _table_ops.rotary_table(one, angles.reshape(-1), None, 1.0, False, x.dtype == torch.float64)
         cos, sin = (t.reshape(angles.shape).to(x.device) for t in tables)
         seq, head = seq_axis % x.ndim, head_axis % x.ndim
         per_head = angles.ndim == 3
@@ -186,7 +186,7 @@ class MixedRotaryEmbedding(KeepsPrecision):
             )
         first = x.movedim(head, 0) if per_head else x
         axis = (seq + (seq < head) if per_head else seq) - x.ndim
-        run = _rotary_ops.apply_rotary if has_kernels(x) else _formula.apply_rotary
+        run = _table_ops.apply_rotary if has_kernels(x) else _formula.apply_rotary
         turned = run(first, cos, sin, LAYOUTS[self.layout][0], 0, False, axis)
         return turned.movedim(0, head) if per_head else turned
 

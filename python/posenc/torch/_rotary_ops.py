@@ -7,7 +7,7 @@
     posenc::rotary_table      positions and frequencies to tables
 
 Their kernels are those of `posenc` itself and take CPU tensors. The gradient to x is the same operator, transposed, and
-so are all its own gradients. Derivatives of the two gradient operators go through a plain formula.
+so are all its own gradients. Derivatives of the gradient operators are made of these operators too.
 
 A seq_axis is negative here, an axis_of_freq a list of integers, positions float64 or integers, frequencies float64.
 """
@@ -21,38 +21,18 @@ import torch
 from torch import Tensor
 
 from posenc import _core, _split, runtime
-from posenc.tables import make_table
 from posenc.torch import _formula
 from posenc.torch._memory import fresh
-from posenc.torch._transforms import differentiable, one_by_one
-
-TRANSPOSED = (0, 1, 3, 2)  # of a layout's code
-
-
-def plain(x: Tensor) -> Tensor:
-    """Return the tensor as C takes it: nothing to record, no sign pending."""
-    return x.detach().resolve_neg()
-
-
-def make_spec(
-    inv_freq: Tensor,
-    axis_of_freq: list[int] | None,
-    layout: int,
-    head_dim: int,
-    rotary_offset: int,
-    scale: float,
-    as_float32: bool,
-) -> Any:
-    """Return C's numbers of a rotation."""
-    axes = None if axis_of_freq is None else np.array(axis_of_freq, np.int64)
-    frequencies = np.ascontiguousarray(plain(inv_freq).numpy())
-    return _core.spec(frequencies, axes, layout, head_dim, rotary_offset, scale, as_float32)
-
-
-def count_axes(axis_of_freq: list[int] | None) -> int:
-    """Return the number of position axes."""
-    return 1 if axis_of_freq is None else max(axis_of_freq) + 1
-
+from posenc.torch._table_ops import (
+    TRANSPOSED,
+    apply_rotary,
+    count_axes,
+    make_spec,
+    plain,
+    rotary_table,
+    table_gradient,
+)
+from posenc.torch._transforms import aligned, differentiable
 
 # ---- posenc::rotate ----
 
@@ -115,12 +95,31 @@ def _rotate_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 
 def _vmap_rotate(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, Any]:
-    """Where x alone is batched its batch is one more axis; rows of positions belong to the first."""
-    x, _, positions, _, axis_of_freq, *_ = inputs
-    if any(dim is not None for dim in in_dims[1:3]):
-        return one_by_one(rotate, info, in_dims, inputs)  # type: ignore[no-any-return]
-    at = int(positions is not None and positions.ndim == 2 + (count_axes(axis_of_freq) > 1))
-    return rotate(x.movedim(in_dims[0], at), *inputs[1:]), at
+    """One call: the batch is the first axis, with rows of positions, or of tables where frequencies differ.
+
+    Where x alone is batched its batch is one more axis; rows of positions belong to the first.
+    """
+    x, inv_freq, positions, offset, axis_of_freq, *how = inputs
+    axes, n = int(count_axes(axis_of_freq) > 1), info.batch_size
+    if in_dims[1] is not None:
+        layout, rotary_offset, scale, as_float32, seq_axis = how
+        where, dim = _formula.positions_of(positions, offset, x.shape[seq_axis]), in_dims[2]
+        make = (axis_of_freq, scale, as_float32, x.dtype == torch.float64)
+
+        def one(x: Tensor, inv_freq: Tensor, where: Tensor) -> Tensor:
+            tables = rotary_table(where, inv_freq, *make)
+            return apply_rotary(x, *tables, layout, rotary_offset, False, seq_axis)  # type: ignore[no-any-return]
+
+        return torch.vmap(one, (in_dims[0], in_dims[1], dim))(x, inv_freq, where), 0
+    if in_dims[2] is None:
+        at = int(positions is not None and positions.ndim == 2 + axes)
+        return rotate(x.movedim(in_dims[0], at), *inputs[1:]), at
+    rows, wide = positions.movedim(in_dims[2], axes), aligned(x, in_dims[0], 0, x.ndim - (in_dims[0] is not None), n)
+    if rows.ndim == 2 + axes:
+        return rotate(wide, inv_freq, rows, *inputs[3:]), 0
+    batch = wide.shape[1]  # whose rows have positions of their own: one axis with the batch
+    rows = rows.expand(*rows.shape[: axes + 1], batch, rows.shape[-1]).flatten(axes, axes + 1)
+    return rotate(wide.flatten(0, 1), inv_freq, rows, *inputs[3:]).unflatten(0, (n, batch)), 0
 
 
 rotate = differentiable(_rotate, _keep_rotate, _rotate_backward, _vmap_rotate)
@@ -168,162 +167,48 @@ def _(
     return torch.empty_like(inv_freq), torch.empty(shape, dtype=torch.float64, device=x.device)
 
 
-def _keep_all(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    tensors = 4 if len(inputs) == 11 else 2
-    ctx.save_for_backward(*inputs[:tensors])
-    ctx.how = inputs[tensors:]
+def _keep_rotate_gradient(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.how = inputs[4:]
+    ctx.save_for_backward(*inputs[:4])
+
+
+def _composed(
+    x: Tensor, grad: Tensor, inv_freq: Tensor, positions: Tensor | None, offset: int, *how: Any
+) -> tuple[Tensor, Tensor]:
+    """Return what rotate_gradient does, from the gradients of tables: nothing larger than tables is made."""
+    axis_of_freq, layout, rotary_offset, scale, as_float32, seq_axis = how
+    floats = positions is not None and positions.is_floating_point()
+    where = _formula.positions_of(positions, offset, x.shape[seq_axis])
+    cos, sin = rotary_table(where, inv_freq, axis_of_freq, 1.0, as_float32, True)
+    of_cos, of_sin = table_gradient(x, grad, list(cos.shape), True, layout, rotary_offset, False, seq_axis)
+    of_angles = scale * (cos * of_sin - sin * of_cos)
+    of_frequencies, of_positions = _formula.angles_backward(of_angles, where, inv_freq, axis_of_freq)
+    return of_frequencies, of_positions if floats else torch.zeros(0, dtype=torch.float64)
 
 
 def _rotate_gradient_backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-    x, grad, inv_freq, positions = ctx.saved_tensors
-    floats = positions is not None and positions.is_floating_point()
-    if not floats:
-        grads = (grads[0], torch.zeros(0, dtype=torch.float64))
+    """Pull back through what it is made of, for those that a gradient is wanted of."""
+    tensors = ctx.saved_tensors
+    wanted = [i for i, needs in enumerate(ctx.needs_input_grad[:4]) if needs]
+    if tensors[3] is None or not tensors[3].is_floating_point():
+        grads, wanted = (grads[0], torch.zeros(0, dtype=torch.float64)), [i for i in wanted if i < 3]
 
-    def found(*tensors: Tensor) -> tuple[Tensor, Tensor]:
-        where = tensors[3] if floats else positions
-        return _formula.rotate_gradient(tensors[0], tensors[1], tensors[2], where, *ctx.how)
+    def found(*chosen: Tensor) -> tuple[Tensor, Tensor]:
+        own = dict(zip(wanted, chosen, strict=True))
+        x, grad, inv_freq, positions = (own.get(i, tensor) for i, tensor in enumerate(tensors))
+        return _composed(x, grad, inv_freq, positions, *ctx.how)
 
-    inputs = (x, grad, inv_freq, positions) if floats else (x, grad, inv_freq)
-    pull: Any = torch.func.vjp(found, *inputs)[1]
-    wanted = pull(grads)
-    return (*wanted, *[None] * (len(ctx.how) + (not floats)))
+    pull: Any = torch.func.vjp(found, *(tensors[i] for i in wanted))[1]
+    pulled = dict(zip(wanted, pull(grads), strict=True))
+    return (*(pulled.get(i) for i in range(4)), *[None] * len(ctx.how))
 
 
 def _vmap_rotate_gradient(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, Any]:
-    return one_by_one(rotate_gradient, info, in_dims, inputs)  # type: ignore[no-any-return]
+    """Each element of the batch has sums of its own: those of tables, which have rows for it."""
+    tensors, dims, how = inputs[:4], in_dims[:4], inputs[4:]
+    return torch.vmap(lambda *own: _composed(*own, *how), dims)(*tensors), (0, 0)
 
 
-rotate_gradient = differentiable(_rotate_gradient, _keep_all, _rotate_gradient_backward, _vmap_rotate_gradient)
-
-
-# ---- posenc::apply_rotary, posenc::table_gradient ----
-
-
-@torch.library.custom_op("posenc::apply_rotary", mutates_args=())
-def _apply_rotary(
-    x: Tensor, cos: Tensor, sin: Tensor, layout: int, rotary_offset: int, conjugate: bool, seq_axis: int
-) -> Tensor:
-    """Rotate by row j of the tables for token j."""
-    x, tables = plain(x), (plain(cos), plain(sin))
-    how = (layout, rotary_offset, conjugate)
-    out = fresh(x)
-    result = _core.apply(x, tables[0], tables[1], out, None, 0, seq_axis, *how, runtime.SPLIT_BYTES, False)
-    if type(result) is int:
-        result = _split.apply(x, tables, out, None, 0, seq_axis, how, result)
-    return result  # type: ignore[no-any-return]
-
-
-@_apply_rotary.register_fake
-def _(x: Tensor, *_: Any) -> Tensor:
-    return torch.empty_like(x)
-
-
-def _keep_apply(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, cos, sin = inputs[:3]
-    ctx.how = inputs[3:]
-    ctx.save_for_backward(x if cos.requires_grad or sin.requires_grad else None, cos, sin)
-
-
-def _apply_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    x, cos, sin = ctx.saved_tensors
-    layout, rotary_offset, conjugate, seq_axis = ctx.how
-    of_x, of_tables = None, (None, None)
-    if ctx.needs_input_grad[0]:
-        of_x = apply_rotary(grad, cos, sin, TRANSPOSED[layout], rotary_offset, not conjugate, seq_axis)
-    if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-        of_tables = table_gradient(x, grad, list(cos.shape), cos.dtype == torch.float64, *ctx.how)
-    return (of_x, *of_tables, *[None] * 4)
-
-
-def _vmap_apply(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, Any]:
-    x, cos, *_ = inputs
-    if any(dim is not None for dim in in_dims[1:3]):
-        return one_by_one(apply_rotary, info, in_dims, inputs)  # type: ignore[no-any-return]
-    return apply_rotary(x.movedim(in_dims[0], cos.ndim - 2), *inputs[1:]), cos.ndim - 2
-
-
-apply_rotary = differentiable(_apply_rotary, _keep_apply, _apply_backward, _vmap_apply)
-
-
-@torch.library.custom_op("posenc::table_gradient", mutates_args=())
-def _table_gradient(
-    x: Tensor,
-    grad: Tensor,
-    shape: list[int],
-    wide: bool,
-    layout: int,
-    rotary_offset: int,
-    conjugate: bool,
-    seq_axis: int,
-) -> tuple[Tensor, Tensor]:
-    """Return the gradients of cos and sin, of this shape, float32 or float64."""
-    x, grad = plain(x), plain(grad)
-    cos, sin = (torch.zeros(shape, dtype=torch.float64 if wide else torch.float32) for _ in range(2))
-    longer = shape[-2] - x.shape[seq_axis]  # rows that turned nothing
-    rows = [t.narrow(-2, 0, t.shape[-2] - longer) for t in (cos, sin)] if longer > 0 else [cos, sin]
-    how = (layout, rotary_offset, conjugate)
-    nbytes = _core.table_gradient(x, grad, rows[0], rows[1], seq_axis, *how, runtime.SPLIT_BYTES)
-    if nbytes is not None:
-        _split.table_gradient(x, grad, (rows[0], rows[1]), seq_axis, how, nbytes)
-    return cos, sin
-
-
-@_table_gradient.register_fake
-def _(x: Tensor, grad: Tensor, shape: list[int], wide: bool, *_: Any) -> tuple[Tensor, Tensor]:
-    dtype = torch.float64 if wide else torch.float32
-    return torch.empty(shape, dtype=dtype, device=x.device), torch.empty(shape, dtype=dtype, device=x.device)
-
-
-def _table_gradient_backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-    pull: Any = torch.func.vjp(lambda x, grad: _formula.table_gradient(x, grad, *ctx.how), *ctx.saved_tensors)[1]
-    return (*pull(grads), *[None] * len(ctx.how))
-
-
-def _vmap_table_gradient(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, Any]:
-    return one_by_one(table_gradient, info, in_dims, inputs)  # type: ignore[no-any-return]
-
-
-table_gradient = differentiable(_table_gradient, _keep_all, _table_gradient_backward, _vmap_table_gradient)
-
-
-# ---- posenc::rotary_table ----
-
-
-@torch.library.custom_op("posenc::rotary_table", mutates_args=())
-def _rotary_table(
-    positions: Tensor, inv_freq: Tensor, axis_of_freq: list[int] | None, scale: float, as_float32: bool, wide: bool
-) -> tuple[Tensor, Tensor]:
-    """Return tables of (seq, pairs) or (batch, seq, pairs)."""
-    spec = make_spec(inv_freq, axis_of_freq, 0, 2 * len(inv_freq), 0, scale, as_float32)
-    dtype = np.float64 if wide else np.float32
-    return make_table(spec, count_axes(axis_of_freq), plain(positions), dtype, None)
-
-
-@_rotary_table.register_fake
-def _(
-    positions: Tensor, inv_freq: Tensor, axis_of_freq: list[int] | None, scale: float, as_float32: bool, wide: bool
-) -> tuple[Tensor, Tensor]:
-    rows = positions.shape if count_axes(axis_of_freq) == 1 else positions.shape[1:]
-    dtype, shape = torch.float64 if wide else torch.float32, (*rows, inv_freq.shape[0])
-    return positions.new_empty(shape, dtype=dtype), positions.new_empty(shape, dtype=dtype)
-
-
-def _keep_table(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.axis_of_freq, ctx.how = inputs[2], inputs[3:]
-    ctx.save_for_backward(*inputs[:2], *output)
-
-
-def _table_backward(ctx: Any, of_cos: Tensor, of_sin: Tensor) -> tuple[Any, ...]:
-    positions, inv_freq, cos, sin = ctx.saved_tensors
-    of_angles = cos.double() * of_sin.double() - sin.double() * of_cos.double()
-    grads = _formula.angles_backward(of_angles, positions, inv_freq, ctx.axis_of_freq)
-    of_positions = grads[1] if positions.is_floating_point() else None
-    return (of_positions, grads[0], None, *[None] * len(ctx.how))
-
-
-def _vmap_table(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, Any]:
-    return one_by_one(rotary_table, info, in_dims, inputs)  # type: ignore[no-any-return]
-
-
-rotary_table = differentiable(_rotary_table, _keep_table, _table_backward, _vmap_table)
+rotate_gradient = differentiable(
+    _rotate_gradient, _keep_rotate_gradient, _rotate_gradient_backward, _vmap_rotate_gradient
+)
