@@ -34,6 +34,7 @@ static bool is_staged(const struct pe_plan *plan) {
 static void rotate_whole(const struct pe_walk *walk, const struct pe_plan *plan, const struct pe_visit *run) {
     bool half = plan->layout == PE_HALF;
     size_t skip = plan->offset + (half ? walk->first : 2 * walk->first);
+    const char *ahead = walk->fetch && plan->gaps ? run->x + run->x_step : run->ahead;
     struct pe_run job = {.x = run->x + skip * plan->size,
                          .y = run->y + skip * plan->size,
                          .x_step = run->x_step,
@@ -47,7 +48,7 @@ static void rotate_whole(const struct pe_walk *walk, const struct pe_plan *plan,
                          .together = plan->together,
                          .x_apart = plan->x_apart,
                          .y_apart = plan->y_apart,
-                         .ahead = run->ahead ? run->ahead + skip * plan->size : NULL,
+                         .ahead = ahead ? ahead + skip * plan->size : NULL,
                          .stream = plan->stream && plan->direct};
     (half ? walk->kernels->half : walk->kernels->interleaved)[plan->dtype](&job);
 }
@@ -160,6 +161,14 @@ static void fold_single_tokens(pe_rotation *how, pe_rows *rows) {
     how->seq_axis = 0;
 }
 
+/* Heads that meet a row of angles together. Returns how many plans there are. */
+static int share_angles(struct pe_plan *plans) {
+    if (is_staged(plans)) return 1;
+    if (plans->axes[plans->n_axes - 1].row) return pe_group_runs(plans, PE_TOGETHER);
+    pe_join_heads(plans);
+    return 1;
+}
+
 /* Positions of a tile: as many as its rows have room for, or any number where they are a ready table's own; and not more
  * than a run should hold. */
 static size_t tile_rows(const pe_rows *rows, const struct pe_plan *plans, int n_plans) {
@@ -183,7 +192,7 @@ enum pe_status pe_rotate(const struct pe_kernels *kernels, const pe_rotation *gi
         if (pe_elements(operands[i].x) == 0) continue;
         plan_operand(&plans[n_plans], &how, &rows, &operands[i]);
         streamed |= plans[n_plans].stream;
-        n_plans += how.onto || is_staged(&plans[n_plans]) ? 1 : pe_group_runs(&plans[n_plans], PE_TOGETHER);
+        n_plans += how.onto ? 1 : share_angles(&plans[n_plans]);
         bytes += pe_elements(operands[i].x) * pe_itemsize(operands[i].x->dtype);
     }
     if (n_plans == 0) return PE_OK;

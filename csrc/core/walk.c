@@ -64,7 +64,7 @@ void pe_plan_operand(struct pe_plan *plan, const pe_rotation *how, size_t pairs,
     bool moves = pe_reads_halves(how->layout) != pe_writes_halves(how->layout);
     plan->whole = contiguous && !moves && how->rotary_offset + 2 * pairs <= plan->head_dim;
     plan->together = 1, plan->x_apart = plan->y_apart = 0;
-    plan->evens_first = plan->stream = plan->direct = false;
+    plan->evens_first = plan->gaps = plan->stream = plan->direct = false;
 }
 
 bool pe_is_aligned(const pe_view *y, size_t also) {
@@ -94,6 +94,17 @@ int pe_group_runs(struct pe_plan *plans, size_t most) {
     plan->together = size;
     plan->axes[last - 1] = (struct pe_axis){(size_t)n, x_group, y_group, 0};
     return rest->together == 0 ? 1 : 2;
+}
+
+void pe_join_heads(struct pe_plan *plan) {
+    struct pe_axis heads = plan->axes[plan->n_axes - 1];
+    if (heads.row || !plan->whole || heads.n * plan->head_dim * plan->size > PE_POLL_BYTES) return;
+    plan->together = heads.n, plan->x_apart = heads.x, plan->y_apart = heads.y;
+    if (plan->n_axes > 1) {
+        plan->n_axes--;
+        plan->gaps = plan->axes[plan->n_axes - 1].x != (ptrdiff_t)heads.n * heads.x;
+    } else
+        plan->axes[0] = (struct pe_axis){1, 0, 0, 0};
 }
 
 size_t pe_staged_heads(size_t head_bytes) {

@@ -31,6 +31,7 @@ struct pe_plan {
     bool evens_first;     /* table rows sorted for bfloat16 halves */
     size_t together; /* heads that a visit takes at once, x_apart and y_apart from each other: 1, or as a driver says */
     ptrdiff_t x_apart, y_apart;
+    bool gaps;           /* heads that go together are not followed by those of the next row */
     bool stream, direct; /* past the caches: straight from the kernel, or staged in L1 */
 };
 
@@ -84,6 +85,8 @@ size_t pe_plan_run_rows(const struct pe_plan *plan, size_t bytes);
 /* Where the sequence is the run, runs of the axis outside it, heads or the batch, go together, at most so many: plans[0]
  * becomes one of groups, plans[1] one of what is left over. Returns how many plans there are, 1 or 2. */
 int pe_group_runs(struct pe_plan *plans, size_t most);
+/* Where heads are the run, and not too many, they go together, and what is outside them becomes the run. */
+void pe_join_heads(struct pe_plan *plan);
 /* How many heads of that size are staged at once, at least 1. */
 size_t pe_staged_heads(size_t head_bytes);
 /* Whether every vector that a kernel writes begins at a multiple of PE_STREAM_ALIGNMENT; `also`: offsets, or'ed. */

@@ -41,9 +41,9 @@ struct pe_run {
     size_t rows, pairs;
     size_t together;            /* at least 1 */
     ptrdiff_t x_apart, y_apart; /* bytes */
-    /* The rows that come next, x_step apart, or NULL: fetched into the second cache row by row while these are computed. A
-     * walk that goes from head to head in pieces of a few KiB would wait for memory at each of them (as long where it is the
-     * first cache that is asked, on a Zen 4). Never dereferenced. */
+    /* What comes after x, laid out as this is, or NULL: fetched into the second cache head by head while these are turned.
+     * Where memory jumps every few KiB prefetchers would start anew each time (as long where it is the first cache that is
+     * asked, on a Zen 4). Never dereferenced. */
     const char *ahead;
     /* Whole vectors of y are written past the caches; y, y_step, y_apart and gap are then multiples of
      * PE_STREAM_ALIGNMENT. */
@@ -52,9 +52,9 @@ struct pe_run {
 enum { PE_TURN_VECTORS = 4 }; /* of each half in turn */
 typedef void pe_rotate_kernel(const struct pe_run *run);
 
-PE_INLINE void pe_fetch_ahead(const char *ahead, ptrdiff_t step, size_t row, size_t bytes) {
-    if (ahead == NULL) return;
-    const char *next = ahead + (ptrdiff_t)row * step;
+PE_INLINE void pe_fetch_ahead(const struct pe_run *run, const char *x, size_t bytes) {
+    if (run->ahead == NULL) return;
+    const char *next = x + (run->ahead - run->x);
     for (size_t i = 0; i < bytes; i += 64) PE_PREFETCH2(next + i);
 }
 

@@ -53,7 +53,7 @@ PE_FN void half_rows_bf16(struct pe_run run, int stream) {
                      *yb = (uint16_t *)((char *)ya + run.gap);
             const float *ce = (const float *)(run.cos + (ptrdiff_t)j * run.table_step), *co = ce + evens;
             const float *se = (const float *)(run.sin + (ptrdiff_t)j * run.table_step), *so = se + evens;
-            pe_fetch_ahead(run.ahead, run.x_step, j, 2 * run.pairs * sizeof(uint16_t));
+            pe_fetch_ahead(&run, (const char *)a, 2 * run.pairs * sizeof(uint16_t));
             size_t i = 0;
             for (; i + PE_W_LANES <= run.pairs; i += PE_W_LANES)
                 half_step_bf16(a + i, b + i, ya + i, yb + i, ce + i / 2, co + i / 2, se + i / 2, so + i / 2, PE_W_LANES,
@@ -88,7 +88,7 @@ PE_FN void interleaved_rows_bf16(struct pe_run run, int stream) {
             uint16_t *y = (uint16_t *)(run.y + (ptrdiff_t)j * run.y_step + (ptrdiff_t)t * run.y_apart);
             const float *c = (const float *)(run.cos + (ptrdiff_t)j * run.table_step);
             const float *s = (const float *)(run.sin + (ptrdiff_t)j * run.table_step);
-            pe_fetch_ahead(run.ahead, run.x_step, j, n * sizeof(uint16_t));
+            pe_fetch_ahead(&run, (const char *)x, n * sizeof(uint16_t));
             size_t i = 0;
             for (; i + PE_W_LANES <= n; i += PE_W_LANES)
                 interleaved_step_bf16(x + i, y + i, c + i / 2, s + i / 2, PE_W_LANES, stream);
