@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
+import torch
 
 from posenc import bias
 from posenc.bias.content import Disentangled, TransformerXL
@@ -27,6 +30,49 @@ def test_transformer_xl(convention: str, rows: int, origin: int, rng: np.random.
     np.testing.assert_allclose(called, wanted, rtol=1e-12, atol=1e-12)
     with pytest.raises(IndexError, match="have no row in r"):
         TransformerXL(q, r, 30)([0], [19])
+
+
+def test_decomposed(rng: np.random.Generator) -> None:
+    rows, columns = rng.standard_normal((3, 2, 5, 4)), rng.standard_normal((3, 2, 5, 6))
+    called = bias.Decomposed(rows, columns)(np.arange(10)[:, None], np.arange(24))
+    wanted = bias.add_decomposed_bias(np.zeros((3, 10, 24)), rows, columns)
+    np.testing.assert_array_equal(called, wanted)
+    np.testing.assert_array_equal(bias.Decomposed(rows, columns)([7], [[23]])[:, 0, 0], wanted[:, 7, 23])
+    with pytest.raises(ValueError, match="rows and columns must have shape"):
+        bias.Decomposed(rows[0], columns)
+
+
+CONTENT = np.random.default_rng(5)
+QUERIES, KEYS, ROWS = (CONTENT.standard_normal((4, n, 8)) for n in (24, 24, 47))
+#: of four heads, for 24 positions
+KINDS = {
+    "disentangled": lambda: Disentangled(c2p=QUERIES, p2c=KEYS, num_buckets=4, max_distance=9, scale=0.5),
+    "of keys": lambda: Disentangled(p2c=KEYS),
+    "transformer_xl": lambda: TransformerXL(QUERIES, ROWS, 23, CONTENT.standard_normal((4, 1, 8)), scale=0.25),
+    "decomposed": lambda: bias.Decomposed(QUERIES[..., :6].reshape(4, 4, 6, 6), KEYS[..., :4].reshape(4, 4, 6, 4)),
+}
+
+
+@pytest.mark.parametrize("offset", [0, 14])
+@pytest.mark.parametrize("kind", KINDS)
+def test_score_functions(kind: str, offset: int) -> None:
+    """In flex attention itself, eager: the numbers of the plain formula."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    one, positions = KINDS[kind](), np.arange(offset, 24)
+    q, k, v = (torch.randn(2, 4, n, 16, generator=torch.Generator().manual_seed(3)) for n in (24 - offset, 24, 24))
+    with warnings.catch_warnings():  # once a process: flex_attention called without torch.compile
+        warnings.simplefilter("ignore")
+        found = flex_attention(q, k, v, score_mod=one.score_mod(offset))
+    called = torch.from_numpy(one(positions[:, None], np.arange(24))).float()
+    torch.testing.assert_close(found, torch.softmax(q @ k.mT / 4 + called, -1) @ v, rtol=1e-5, atol=1e-5)
+
+
+def test_score_functions_leave_distances_without_rows(rng: np.random.Generator) -> None:
+    score_mod = TransformerXL(QUERIES, ROWS[:, :24], 23).score_mod()
+    at = [torch.tensor(i) for i in (1, 5, 9)]
+    assert float(score_mod(torch.tensor(2.5), torch.tensor(0), *at)) == 2.5
+    assert float(score_mod(torch.tensor(2.5), torch.tensor(0), at[0], at[2], at[1])) != 2.5
 
 
 def test_bad_input() -> None:

@@ -4,6 +4,7 @@
  *                                                                       the second row backwards
  *     kinds "k" and "s" are the same under other names
  *     kind "p"   query, addend or None, rows, origin                    see pe_projected
+ *     kind "g"   of_row, of_column, None, 0                             see pe_grid
  */
 #ifndef PE_RELATIVE_H
 #define PE_RELATIVE_H
@@ -17,6 +18,7 @@ typedef struct {
     char kind;
     pe_disentangled disentangled;
     pe_projected projected;
+    pe_grid grid;
 } pe_relative_args;
 
 bool pe_is_relative(PyObject *term);

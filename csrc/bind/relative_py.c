@@ -18,6 +18,7 @@ static const char *name_of(const pe_relative_args *r, int i) {
     static const char *const entries[] = {"c2p", "p2c"}, *const keys[] = {"of_query", "of_key"};
     static const char *const products[] = {"q", "v", "r"};
     if (r->kind == 'p') return products[i];
+    if (r->kind == 'g') return i ? "columns" : "rows";
     return r->kind == 's' ? "x" : r->kind == 'k' ? keys[i] : entries[i];
 }
 
@@ -125,6 +126,19 @@ static int parse_products(pe_state *state, PyObject *term, const pe_view *scores
     return 0;
 }
 
+static int parse_grid(pe_state *state, PyObject *term, const pe_view *scores, const char *scores_name,
+                      pe_relative_args *r) {
+    for (int i = 0; i < 2; i++)
+        if (parse_array(state, PyTuple_GetItem(term, i), scores, scores_name, OF_QUERIES, i, r) < 0) return -1;
+    ptrdiff_t rows = last_axis(&r->views[0]), columns = last_axis(&r->views[1]), keys = last_axis(scores);
+    r->grid = (pe_grid){.of_row = &r->views[0], .of_column = &r->views[1]};
+    if (r->have[0] && r->have[1] && columns > 0 && keys % columns == 0 && keys / columns == rows) return 0;
+    if (r->have[0] && r->have[1] && keys == 0 && rows * columns == 0) return 0;
+    PyErr_Format(PyExc_ValueError, "%s must have rows * columns = %zd * %zd keys, got %zd", scores_name, rows, columns,
+                 keys);
+    return -1;
+}
+
 int pe_parse_relative(pe_state *state, PyObject *term, const pe_view *scores, const char *scores_name,
                       pe_relative_args *r, pe_bias *bias) {
     long long offset = PyLong_AsLongLong(PyTuple_GetItem(term, 3));
@@ -134,6 +148,10 @@ int pe_parse_relative(pe_state *state, PyObject *term, const pe_view *scores, co
     const char *kind = PyUnicode_AsUTF8AndSize(PyTuple_GetItem(term, 5), &length);
     if (kind == NULL) return -1;
     r->kind = kind[0];
+    if (r->kind == 'g') {
+        bias->grid = &r->grid;
+        return parse_grid(state, term, scores, scores_name, r);
+    }
     if (r->kind != 'p') {
         bias->disentangled = &r->disentangled;
         return parse_entries(state, term, scores, scores_name, offset, scale, r);

@@ -82,7 +82,7 @@ static enum method choose(struct call *c) {
     const pe_lookup *l = c->bias->lookup;
     if (c->bias->line) return c->tile.counted ? LINE : LINE_LISTED;
     if (pe_picks_possible(c->bias, c->y, &c->tile)) return PICKED;
-    if (c->bias->disentangled || c->bias->projected) return RELATIVE;
+    if (c->bias->disentangled || c->bias->projected || c->bias->grid) return RELATIVE;
     if (l == NULL) return NOTHING;
     bool by_distance = !l->matrix && !l->query && !l->key && c->tile.counted;
     if (by_distance && c->queries >= FEW_ROWS) return DIAGONALS;

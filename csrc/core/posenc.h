@@ -230,9 +230,15 @@ typedef struct {
     double scale;
 } pe_projected;
 
+/* Keys of an image, row by row: key j is at row j / width and column j % width, width being the length of of_column's last
+ * axis. of_row[.., i, row] + of_column[.., i, column]. Arrays as above; neither is NULL. */
+typedef struct {
+    const pe_view *of_row, *of_column; /* (.., queries, rows), (.., queries, columns) */
+} pe_grid;
+
 /* Scores (.., heads, queries, keys), two axes at least; where there are four, the first is the batch.
- * y = x + bias wherever the mask sees the key. x is NULL (the bias itself), y itself, or does not overlap y. The four
- * terms exclude each other; without any the call only masks. Positions are checked, below 2^30 in size, integers for all
+ * y = x + bias wherever the mask sees the key. x is NULL (the bias itself), y itself, or does not overlap y. The terms
+ * exclude each other; without any the call only masks. Positions are checked, below 2^30 in size, integers for all
  * but a line; where per_batch is set they differ between batch rows. `stream` writes what is not read past the caches. */
 typedef struct {
     pe_positions query, key;
@@ -242,6 +248,7 @@ typedef struct {
     const pe_lookup *lookup;
     const pe_disentangled *disentangled;
     const pe_projected *projected;
+    const pe_grid *grid;
     bool stream;
 } pe_bias;
 

@@ -153,7 +153,9 @@ static void fill_products_listed(const pe_bias *bias, const struct pe_bias_tile 
 void pe_relative_fill(const struct pe_kernels *kernels, const pe_bias *bias, const struct pe_bias_tile *tile,
                       const struct pe_place *place, bool wide, void *values) {
     int64_t u = pe_bias_distance(bias, tile, 0, 0);
-    if (bias->projected && tile->counted && !wide)
+    if (bias->grid)
+        pe_grid_fill(bias->grid, tile, place, wide, values, COLUMNS);
+    else if (bias->projected && tile->counted && !wide)
         fill_products(kernels, bias->projected, tile, place, u, values);
     else if (bias->projected)
         fill_products_listed(bias, tile, place, wide, values);

@@ -2,8 +2,9 @@
 
 from posenc.bias import gradients, relative_gradients
 from posenc.bias.alibi import add_alibi, alibi_bias, alibi_slopes
-from posenc.bias.content import Disentangled, TransformerXL
+from posenc.bias.content import Decomposed, Disentangled, TransformerXL
 from posenc.bias.deberta import add_disentangled_bias, deberta_bucket, deberta_index, disentangled_bias
+from posenc.bias.decomposed import add_decomposed_bias, decomposed_bias, decomposed_index
 from posenc.bias.families import bloom_alibi, bloom_positions, falcon_alibi, mpt_alibi
 from posenc.bias.kerple import Kerple
 from posenc.bias.masks import mask_scores
@@ -21,8 +22,6 @@ from posenc.bias.transformer_xl import (
 from posenc.bias.windows import (
     WindowBias,
     add_window_bias,
-    decomposed_bias,
-    decomposed_index,
     swinv2_coordinates,
     window_index,
 )
@@ -31,11 +30,13 @@ __all__ = [
     "T5",
     "Alibi",
     "Bias",
+    "Decomposed",
     "Disentangled",
     "Kerple",
     "TransformerXL",
     "WindowBias",
     "add_alibi",
+    "add_decomposed_bias",
     "add_disentangled_bias",
     "add_relative_keys",
     "add_relative_shift",

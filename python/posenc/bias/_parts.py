@@ -85,13 +85,13 @@ def cut_relative(term: Any, axis: int, start: int, stop: int) -> Any:
     """Return the term of a part along an axis, counted from the end, of a bias that content decides.
 
     Its arrays fit the scores by broadcasting. Queries are cut in those that have a row for each of them: the first, and
-    the second of a projection.
+    the second of a projection and of a grid.
     """
     *arrays, fourth, scale, kind = term
     cuts: list[Any] = list(arrays)
     for i in range(3 if kind == "p" else 2):
         array = arrays[i]
-        if array is None or (axis == -2 and i >= (2 if kind == "p" else 1)):
+        if array is None or (axis == -2 and i >= (2 if kind in "pg" else 1)):
             continue
         array = sliceable(array)
         if array.ndim >= -axis and array.shape[axis] != 1:

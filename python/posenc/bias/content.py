@@ -1,4 +1,7 @@
-"""Biases that content decides as callables: the reference of their one-pass forms, for any pair of positions."""
+"""Biases that content decides as callables: the reference of their one-pass forms, for any pair of positions.
+
+Each is also a score function of flex attention, for scores of the queries and keys whose content it holds.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from posenc import _parameters as check
 from posenc.bias.deberta import deberta_index
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
 
     Array = npt.NDArray[Any]
@@ -76,6 +81,35 @@ class Disentangled:
         terms = [a[:, at, index] for a, at in zip(self._rows, places, strict=True) if a is not None]
         return np.asarray(self._scale * sum(terms[1:], terms[0]))
 
+    def score_mod(self, offset: int = 0) -> Callable[[Any, Any, Any, Any, Any], Any]:
+        """Return the score function of torch's flex attention, `score_mod(score, batch, head, query, key)`.
+
+        Parameters
+        ----------
+        offset : int
+            The position of query 0, which is its row of c2p, where key 0 is at position 0.
+
+        Returns
+        -------
+        callable
+            Over torch tensors; torch is imported here.
+        """
+        import torch
+
+        first = check.integer("offset", offset, 0, 1 << 30)
+        reach = max(len(a[0]) for a in self._rows if a is not None) + first
+        rows = [None if a is None else torch.from_numpy((self._scale * a).astype(np.float32)) for a in self._rows]
+        c2p, p2c = rows
+        entries = torch.from_numpy(deberta_index(np.arange(-reach, reach + 1), self._span, **self._how))
+
+        def score_mod(score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:
+            n = entries[torch.clamp(query + first - key, -reach, reach) + reach]
+            if c2p is not None:
+                score = score + c2p[head, query + first, n]
+            return score if p2c is None else score + p2c[head, key, n]
+
+        return score_mod
+
 
 class TransformerXL:
     """Transformer-XL's term BD as a callable of positions, which for queries are also the rows of q.
@@ -131,6 +165,84 @@ class TransformerXL:
         if row.size and not 0 <= row.min() <= row.max() < self._rows.shape[1]:
             raise IndexError(f"distances {self._origin - row.max()} to {self._origin - row.min()} have no row in r")
         return np.asarray(self._scale * np.einsum("h...d,h...d->h...", self._query[:, query], self._rows[:, row]))
+
+    def score_mod(self, offset: int = 0) -> Callable[[Any, Any, Any, Any, Any], Any]:
+        """Return a score function; see `Disentangled.score_mod`.
+
+        It looks products up that are made here, (heads, queries, distances). Scores whose distance has no row stay as
+        they are, and are to be masked.
+        """
+        import torch
+
+        first, origin = check.integer("offset", offset, 0, 1 << 30), self._origin
+        products = self._scale * np.einsum("hqd,hnd->hqn", self._query, self._rows)
+        table, last = torch.from_numpy(products.astype(np.float32)), self._rows.shape[1] - 1
+
+        def score_mod(score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:
+            row = origin - (query + first - key)
+            known = (row >= 0) & (row <= last)
+            return score + torch.where(known, table[head, query + first, torch.clamp(row, 0, last)], 0.0)
+
+        return score_mod
+
+
+class Decomposed:
+    """SAM's bias as a callable of positions, which are tokens of images, counted row by row.
+
+    Parameters
+    ----------
+    rows, columns : array, shape (heads, query_height, query_width, key_height) and (.., key_width)
+        As in `posenc.bias.add_decomposed_bias`.
+
+    Raises
+    ------
+    TypeError, ValueError
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from posenc.bias.content import Decomposed
+    >>> Decomposed(np.array([[[[10.0, 20.0]]]]), np.array([[[[1.0, 2.0]]]]))([[0]], [0, 1, 2, 3])
+    array([[[11., 12., 21., 22.]]])
+    """
+
+    def __init__(self, rows: Any, columns: Any) -> None:
+        parts = [check.plain_array(name, part) for name, part in (("rows", rows), ("columns", columns))]
+        if any(part.ndim != 4 for part in parts) or parts[0].shape[:3] != parts[1].shape[:3]:
+            raise ValueError(
+                "rows and columns must have shape (heads, query_height, query_width, n), "
+                f"got {' and '.join(str(part.shape) for part in parts)}"
+            )
+        heads, height, width = parts[0].shape[:3]
+        self._rows, self._columns = (p.astype(np.float64).reshape(heads, height * width, -1) for p in parts)
+
+    def __call__(self, query_positions: Any, key_positions: Any) -> npt.NDArray[np.float64]:
+        """Return the bias at positions, plainly in float64.
+
+        Parameters
+        ----------
+        query_positions, key_positions : array_like of int
+            Shapes that broadcast.
+
+        Returns
+        -------
+        ndarray of float64, shape (heads, *broadcast)
+        """
+        query, key = np.broadcast_arrays(np.asarray(query_positions), np.asarray(key_positions))
+        row, column = np.divmod(key, self._columns.shape[2])
+        return np.asarray(self._rows[:, query, row] + self._columns[:, query, column])
+
+    def score_mod(self, offset: int = 0) -> Callable[[Any, Any, Any, Any, Any], Any]:
+        """Return a score function; see `Disentangled.score_mod`."""
+        import torch
+
+        first, width = check.integer("offset", offset, 0, 1 << 30), self._columns.shape[2]
+        rows, columns = (torch.from_numpy(part.astype(np.float32)) for part in (self._rows, self._columns))
+
+        def score_mod(score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:
+            return score + (rows[head, query + first, key // width] + columns[head, query + first, key % width])
+
+        return score_mod
 
 
 def _rows(name: str, value: Any) -> npt.NDArray[np.float64] | None:

@@ -1,4 +1,4 @@
-"""Relative biases of image windows: Swin, SwinV2, BEiT, and SAM's in two parts.
+"""Relative biases of image windows: Swin, SwinV2, BEiT.
 
 Tokens of a window count row by row. Which entry of a table belongs to two of them is index arithmetic; the entry is
 added to the scores on the way, for every window and image of the batch.
@@ -60,11 +60,12 @@ def window_index(window: Any, *, kind: str = "swin") -> npt.NDArray[np.int64]:
            [4, 1, 0],
            [4, 2, 1]]))
     """
-    height, width = _sides("window", window)
+    height, width = sides_of("window", window)
     return _index(height, width, check.choice("kind", kind, KINDS)).astype(np.int64)
 
 
-def _sides(name: str, value: Any) -> tuple[int, int]:
+def sides_of(name: str, value: Any) -> tuple[int, int]:
+    """Return height and width in tokens, checked."""
     sides = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(sides) != 2:
         raise ValueError(f"{name} must be an int or a pair (height, width), got {check.shown(value)}")
@@ -117,9 +118,9 @@ def swinv2_coordinates(window: Any, *, pretrained_window: Any = None) -> npt.NDA
     >>> swinv2_coordinates((1, 3))[0, :, 1].round(3)
     array([-1.057, -0.774,  0.   ,  0.774,  1.057], dtype=float32)
     """
-    sides = _sides("window", window)
+    sides = sides_of("window", window)
     given = pretrained_window is None or pretrained_window in (0, (0, 0), [0, 0])
-    trained = sides if given else _sides("pretrained_window", pretrained_window)
+    trained = sides if given else sides_of("pretrained_window", pretrained_window)
     axes = [_log_spaced(side, other) for side, other in zip(sides, trained, strict=True)]
     return np.stack(np.meshgrid(*axes, indexing="ij"), -1).astype(np.float32)
 
@@ -165,7 +166,7 @@ def add_window_bias(scores: Any, table: Any, window: Any, *, kind: str = "swin",
     array([[[20., 10.],
             [30., 20.]]], dtype=float32)
     """
-    height, width = _sides("window", window)
+    height, width = sides_of("window", window)
     index = _index(height, width, check.choice("kind", kind, KINDS))
     shape, own = _scores.shape_of(scores), _scores.shape_of(table)
     entries = (2 * height - 1) * (2 * width - 1) + (3 if kind == "beit" else 0)
@@ -225,91 +226,3 @@ class WindowBias(Bias):
             return score + table[index[query + first, key], head]
 
         return score_mod
-
-
-def decomposed_index(query_len: int, key_len: int) -> npt.NDArray[np.int64]:
-    """Return the row of a table of 2 * max(query_len, key_len) - 1 relative vectors, along one axis of an image.
-
-    query - key + key_len - 1; where the lengths differ the shorter axis is stretched first, and the index truncated.
-
-    Parameters
-    ----------
-    query_len, key_len : int
-
-    Returns
-    -------
-    ndarray of int64, shape (query_len, key_len)
-
-    Raises
-    ------
-    TypeError, ValueError
-
-    Notes
-    -----
-    `get_rel_pos` of MViTv2, ViTDet and SAM, without the resizing of the table.
-
-    Examples
-    --------
-    >>> from posenc.bias import decomposed_index
-    >>> decomposed_index(2, 2)
-    array([[1, 0],
-           [2, 1]])
-    """
-    queries = check.integer("query_len", query_len, 1, LARGEST_SIDE)
-    keys = check.integer("key_len", key_len, 1, LARGEST_SIDE)
-    stretched = np.arange(queries)[:, None] * max(keys / queries, 1.0)
-    other = max(queries / keys, 1.0)
-    return np.asarray((stretched - np.arange(keys) * other + (keys - 1) * other).astype(np.int64))
-
-
-def decomposed_bias(
-    query: Any, rel_pos_h: Any, rel_pos_w: Any, query_size: tuple[int, int], key_size: tuple[int, int]
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return the two parts of SAM's bias: of the row and of the column of a key, for each query.
-
-    The bias of query (h, w) and key (k, l) is rows[h, w, k] + columns[h, w, l].
-
-    Parameters
-    ----------
-    query : array, shape (..., query_height * query_width, dim)
-        float32 or float64.
-    rel_pos_h, rel_pos_w : array, shape (2 * max(query side, key side) - 1, dim)
-    query_size, key_size : (int, int)
-        Heights and widths.
-
-    Returns
-    -------
-    rows : ndarray, shape (..., query_height, query_width, key_height)
-    columns : ndarray, shape (..., query_height, query_width, key_width)
-
-    Raises
-    ------
-    TypeError, ValueError
-
-    Notes
-    -----
-    `add_decomposed_rel_pos` of MViTv2 (Li et al., arXiv:2112.01526, equation 4), ViTDet and SAM. The products are
-    NumPy's.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from posenc.bias import decomposed_bias
-    >>> rows, columns = decomposed_bias(np.ones((4, 1)), [[1.0], [2.0], [3.0]], [[0.0]] * 3, (2, 2), (2, 2))
-    >>> rows[:, 0]
-    array([[2., 1.],
-           [3., 2.]])
-    """
-    sizes = [_sides(name, size) for name, size in (("query_size", query_size), ("key_size", key_size))]
-    x, tables = check.plain_array("query", query), [check.plain_array("rel_pos", t) for t in (rel_pos_h, rel_pos_w)]
-    (height, width), key_sides = sizes
-    if x.ndim < 2 or x.shape[-2] != height * width:
-        raise ValueError(f"query must have shape (.., {height * width}, dim), got {x.shape}")
-    x = x.reshape(*x.shape[:-2], height, width, x.shape[-1])
-    chosen = []
-    for name, side, keys, table in zip(("rel_pos_h", "rel_pos_w"), sizes[0], key_sides, tables, strict=True):
-        wanted = (2 * max(side, keys) - 1, x.shape[-1])
-        if table.shape != wanted:
-            raise ValueError(f"{name} must have shape {wanted}, got {table.shape}; resize it first")
-        chosen.append(table[decomposed_index(side, keys)])
-    return np.einsum("...hwc,hkc->...hwk", x, chosen[0]), np.einsum("...hwc,wkc->...hwk", x, chosen[1])
