@@ -26,7 +26,7 @@ HASHES = {
     "kernels": "be7512f36972b055",
     "add": "9628beae04bf5f2f",
     "bias": "b869245db7d13120",
-    "tally": "f2812bd85549f686",
+    "tally": "c21f2d90eaca3e52",
     "relative": "a073f97c92d340cb",
     "core": "c0dd3f8f303ab7be",
 }

@@ -293,6 +293,8 @@ def test_wrong_input(rng: np.random.Generator) -> None:
     assert_refused(BufferError, "inv_freq is read-only", lambda: of(rope, x, grad, out=frozen), *arrays)
     assert_refused(ValueError, "overlap", lambda: of(rope, x, grad, out=x[0, 0, :4]), *arrays)
     assert_refused(ValueError, "overlap", lambda: of_tables(out=(tables[0], tables[0])), *arrays)
+    assert_refused(ValueError, "4 columns", lambda: of_tables(out=tuple(table[:, :3] for table in tables)), *arrays)
+    assert_refused(ValueError, "with per_batch", lambda: of_tables(out=tables, per_batch=True), *arrays)
     assert_refused(TypeError, "a pair", lambda: of_tables(out=tables[0]), *arrays)
     assert_refused(ValueError, "cos must have shape", lambda: of_tables(out=(tables[0][:4], tables[1])), *arrays)
     assert_refused(ValueError, "sin must have shape", lambda: of_tables(out=(tables[0], tables[1][:4])), *arrays)

@@ -43,7 +43,7 @@ def split_pairs(x: Array, layout: str) -> tuple[Array, Array]:
 def join_pairs(first: Array, second: Array, layout: str) -> Array:
     """Put members together, as a layout writes them."""
     if layout == "interleaved":
-        return np.stack([first, second], -1).reshape(*first.shape[:-1], -1)
+        return np.stack([first, second], -1).reshape(*first.shape[:-1], 2 * first.shape[-1])
     return np.concatenate([first, second], -1)
 
 

@@ -176,7 +176,7 @@ def of_tables(
     dtype : float32 or float64
         Of new arrays; each element is rounded once.
     out : (array, array), optional
-        float32 or float64, to which the gradients are added.
+        float32 or float64, of the shape below, to which the gradients are added; of a batch of 1, or of x's.
 
     Returns
     -------
@@ -214,6 +214,7 @@ def of_tables(
     elif not isinstance(out, (tuple, list)) or len(out) != 2:
         raise TypeError("out must be a pair of arrays, one for cos and one for sin")
     cos, sin = out
+    _check_tables(cos, pairs, per_batch)
     nbytes = _core.table_gradient(x, grad, cos, sin, seq_axis, *how, runtime.SPLIT_BYTES)
     if nbytes is not None:
         _split.table_gradient(x, grad, (cos, sin), seq_axis, how, nbytes)
@@ -345,6 +346,17 @@ def _shape_of(x: Any) -> tuple[int, ...]:
     if not hasattr(x, "ndim") and not hasattr(x, "__dlpack__"):
         raise TypeError(f"x must be a NumPy array or a torch CPU tensor, got {check.shown(x)}")
     return tuple(_split.sliceable(x).shape)
+
+
+def _check_tables(cos: Any, pairs: int, per_batch: bool) -> None:
+    """The tables that are added to are those that the other arguments describe; C compares them with x."""
+    shape = getattr(cos, "shape", None)
+    if shape is None:
+        return  # C says what it is instead
+    if len(shape) > 0 and shape[-1] != pairs:
+        raise ValueError(f"out must have {pairs} columns, one for each of `pairs`, got shape {tuple(shape)}")
+    if per_batch and len(shape) == 2:
+        raise ValueError(f"with per_batch, out must have shape (batch, seq, pairs), got {tuple(shape)}")
 
 
 def _fixed(rope: Rope, x: Any, positions: Any, offset: Any, seq_axis: int, seq_len: int | None) -> Rope:

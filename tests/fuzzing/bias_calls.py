@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import posenc
-from fuzzing.call import Call, Expected, Verb, as_float64, dtype_name, tolerance_of
+from fuzzing.call import Call, Expected, NoReferenceError, Verb, as_float64, dtype_name, tolerance_of
 from fuzzing.memory import FLOATS, HUGE, TORCH_FLOATS, Choices, array, noise, tensor, torch
 from posenc import _reference
 
@@ -147,18 +147,22 @@ def along_batch(positions: np.ndarray, ndim: int) -> np.ndarray:
     if positions.ndim == 2 and len(positions) == 1:
         return positions[0]
     if positions.ndim == 2 and ndim != 4:
-        raise TypeError("nothing for the reference")
+        raise NoReferenceError
     return positions
 
 
 def expected_sum(given: Any, bias: Any, named: dict[str, Any]) -> Expected:
     x = as_float64(given)
+    if x.ndim == 2 and np.ndim(bias) == 3:
+        bias = bias[0]  # without an axis of heads there is one
     query, key = positions_of(x, named)
     window = named.get("window")
     left, right = window if isinstance(window, tuple) else (window, window)
-    left, right = (math.inf if bound is None else bound - (not isinstance(window, tuple)) for bound in (left, right))
+    left, right = (
+        math.inf if bound is None else min(bound, 2**60) - (not isinstance(window, tuple)) for bound in (left, right)
+    )
     causal = named.get("causal", False)
-    seen = _reference.keys_seen(query, key, causal is True, left, right, named.get("sinks", 0))
+    seen = _reference.keys_seen(query, key, causal is True, left, right, int(named.get("sinks", 0)))
     found = _reference.masked(x, bias, seen)
     if causal == "skip":
         found = np.where(_reference.distances(query, key) > 0, x, found)
@@ -174,7 +178,7 @@ def expected_alibi(x: Any, slopes: Any, named: dict[str, Any]) -> Expected:
     numbers = as_float64(x)
     rows = [as_float64(m) for m in (slopes, named.get("right_slopes")) if m is not None]
     if any(m.ndim == 2 for m in rows) and numbers.ndim != 4:
-        raise TypeError("nothing for the reference")
+        raise NoReferenceError
     query, key = positions_of(numbers, named)
     return expected_sum(x, _reference.alibi(rows[0], query, key, named["form"], rows[-1]), named)
 
@@ -184,4 +188,4 @@ def expected_t5(x: Any, table: Any, named: dict[str, Any]) -> Expected:
     u = _reference.distances(*positions_of(numbers, named))
     values = as_float64(table)[_reference.t5_bucket(u, named["bidirectional"], 8, named["max_distance"])]
     bias = np.moveaxis(values[:, 0], -1, 1) if u.ndim == 4 else np.moveaxis(values, -1, 0)
-    return expected_sum(x, bias[0] if numbers.ndim == 2 else bias, named)  # without an axis of heads there is one
+    return expected_sum(x, bias, named)

@@ -89,15 +89,21 @@ def same_memory(a: Any, out: Any) -> bool:
 # ---- numbers ----
 
 
-def safely(expected: Callable[[], Any] | None) -> Any:
-    """Return what the reference says, or None where the arguments make no sense to it."""
-    if expected is None:
+class NoReferenceError(Exception):
+    """The reference does not know such a call, right or wrong."""
+
+
+def reference_of(call: Call) -> Expected | Exception | None:
+    """Return what the reference says, or what it raised: a wrong call may be nonsense to it, a right one may not."""
+    if call.expected is None:
         return None
     try:
         with np.errstate(all="ignore"):
-            return expected()
-    except Exception:
+            return call.expected()
+    except NoReferenceError:
         return None
+    except Exception as error:
+        return error
 
 
 def as_float64(x: Any) -> np.ndarray:
@@ -107,7 +113,7 @@ def as_float64(x: Any) -> np.ndarray:
         x = x.double().numpy()
     x = np.asarray(x)
     if x.dtype.kind not in "biufV" or x.size > 1 << 20:
-        raise TypeError("nothing for the reference")
+        raise NoReferenceError
     return x.astype(np.float64)
 
 

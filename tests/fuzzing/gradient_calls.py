@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fuzzing.call import Call, Expected, Verb, as_float64, dtype_name, tolerance_of
+from fuzzing.call import Call, Expected, NoReferenceError, Verb, as_float64, dtype_name, tolerance_of
 from fuzzing.memory import HUGE, Choices, array
 from fuzzing.rotate_numbers import angles, choose_rows, on_every_axis, places
 from fuzzing.rotate_scene import LAYOUTS, ByLength, Scene, random_scene
@@ -63,7 +63,12 @@ def of_numbers(choose: Choices, scene: Scene) -> Call:
     x, grad = choose.given(scene.q), choose.given(scene.q)
     named = {"seq_axis": choose.given((scene.seq_axis,))} | choose.where(scene.positions, scene.offsets)
     if choose.maybe(0.5):
-        return Call(gradients.of_positions, (scene.rope, x, grad), named)
+        return Call(
+            gradients.of_positions,
+            (scene.rope, x, grad),
+            named,
+            lambda: expected_of_positions(scene.rope, x, grad, named),
+        )
     if choose.maybe(0.4):
         named["out"] = choose.given((np.ones(len(scene.rope.inv_freq)), np.ones(2 * len(scene.rope.inv_freq))[::2]))
     return Call(
@@ -120,11 +125,15 @@ def largest_sum(x: Any, grad: Any) -> float:
 def expected_of_tables(x: Any, grad: Any, pairs: int, named: dict[str, Any]) -> Expected | None:
     if named["conjugate"]:
         return None
-    how = (pairs, named["layout"], named["rotary_offset"], named["seq_axis"])
+    at = {"rotary_offset": named["rotary_offset"], "seq_axis": named["seq_axis"]}
     out = named.get("out")
-    per_batch = named["per_batch"] if out is None else out[0].ndim == 3 and len(out[0]) > 1
-    wanted = _reference.table_gradients(as_float64(x), as_float64(grad), *how, per_batch=per_batch)
+    per_batch = named["per_batch"] if out is None else out[0].ndim == 3 and len(out[0]) != 1
+    wanted = _reference.table_gradients(
+        as_float64(x), as_float64(grad), pairs, named["layout"], per_batch=per_batch, **at
+    )
     if out is None:
+        if per_batch and named["seq_axis"] % as_float64(x).ndim == 0:  # no batch before the sequence: one row for all
+            wanted = tuple(table[None] for table in wanted)
         starts: Any = (0.0, 0.0)
         narrow = np.dtype(named["dtype"]) == np.float32
     else:
@@ -138,24 +147,50 @@ def expected_of_tables(x: Any, grad: Any, pairs: int, named: dict[str, Any]) -> 
     ]
 
 
-def expected_of_frequencies(rope: Any, x: Any, grad: Any, named: dict[str, Any]) -> Expected | None:
+def angle_sums(rope: Any, x: Any, grad: Any, named: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return the gradient of the angles, the positions on every axis, and how far a sum of the former may be off."""
     if isinstance(rope.scaling, ByLength) or rope.precision == "float32":
-        return None
+        raise NoReferenceError
     given = on_every_axis(rope, places(as_float64(x), named), named.get("positions"))
     lead = 1 if rope.axes > 1 else 0
     if given.ndim - lead == 2 and given.shape[lead] == 1:
         given = given.take(0, lead)
     turn = angles(rope, given)
-    how = (len(rope.inv_freq), rope.layout, rope.rotary_offset, named["seq_axis"])
-    per_batch = given.ndim - lead == 2
-    tables = _reference.table_gradients(as_float64(x), as_float64(grad), *how, per_batch=per_batch)
+    tables = _reference.table_gradients(
+        as_float64(x),
+        as_float64(grad),
+        len(rope.inv_freq),
+        rope.layout,
+        rotary_offset=rope.rotary_offset,
+        seq_axis=named["seq_axis"],
+        per_batch=given.ndim - lead == 2,
+    )
     factor = rope.attention_factor
     of_angles = _reference.angle_gradients(*tables, factor * np.cos(turn), factor * np.sin(turn))
-    wanted = _reference.frequency_gradient(of_angles, given, rope.axis_of_freq if rope.axes > 1 else None)
-    far = float(np.abs(given).max(initial=0))
+    off = largest_sum(x, grad) * factor * (2.0**-44 + 2.0**-50 * float(np.abs(turn).max(initial=0)))
+    return of_angles, given, off
+
+
+def axis_of_freq(rope: Any) -> np.ndarray | None:
+    return rope.axis_of_freq if rope.axes > 1 else None
+
+
+def expected_of_frequencies(rope: Any, x: Any, grad: Any, named: dict[str, Any]) -> Expected:
+    of_angles, given, off = angle_sums(rope, x, grad, named)
+    wanted = _reference.frequency_gradient(of_angles, given, axis_of_freq(rope))
     start = as_float64(named["out"]) if "out" in named else 0.0
-    bound = largest_sum(x, grad) * factor * max(far, 1) * (2.0**-44 + 2.0**-50 * float(np.abs(turn).max(initial=0)))
-    return [(start + wanted, bound + 2.0**-50)]
+    return [(start + wanted, off * max(float(np.abs(given).max(initial=0)), 1) + 2.0**-50)]
+
+
+def expected_of_positions(rope: Any, x: Any, grad: Any, named: dict[str, Any]) -> Expected:
+    """In the shape of positions or offsets: one row for all of a batch stays one."""
+    of_angles, _, off = angle_sums(rope, x, grad, named)
+    wanted = _reference.position_gradient(of_angles, rope.inv_freq, axis_of_freq(rope))
+    if named.get("positions") is not None:
+        wanted = wanted.reshape(np.shape(named["positions"]))
+    elif np.ndim(named.get("offset", 0)) == 1 and wanted.ndim == (2 if rope.axes > 1 else 1):
+        wanted = wanted[..., None, :]
+    return [(wanted, off * max(float(np.abs(rope.inv_freq).max(initial=0)), 1) * len(rope.inv_freq) + 2.0**-50)]
 
 
 VERB = Verb(random_scene, ((40, of_x), (20, of_x_by_tables), (20, of_tables), (20, of_numbers)))

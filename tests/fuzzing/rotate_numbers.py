@@ -73,7 +73,7 @@ def choose_rows(table: np.ndarray, rows: np.ndarray) -> np.ndarray:
 def expected_table(rope: posenc.Rope, positions: Any) -> list[tuple[np.ndarray, float]] | None:
     if isinstance(rope.scaling, ByLength):
         return None
-    number = isinstance(positions, int)
+    number = isinstance(positions, (int, np.integer))
     given = on_every_axis(rope, np.arange(positions) if number else as_float64(positions), None if number else 0)
     turn = angles(rope, given)
     if given.ndim > 1 + (rope.axes > 1):  # a batch of one keeps its axis here

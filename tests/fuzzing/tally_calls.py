@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fuzzing.call import Call, Verb
+from fuzzing.call import Call, Expected, Verb, as_float64
 from fuzzing.memory import FLOATS, HUGE, TORCH_FLOATS, Choices, array, tensor, torch
-from posenc import _core
+from posenc import _core, _reference
 
 
 @dataclasses.dataclass
@@ -49,18 +49,29 @@ def tally(choose: Choices, scene: Scene) -> Call:
     if choose.maybe(0.002):
         maps = choose.pick([a for a in HUGE if a.ndim == 2])
     sums = [choose.given(options, 0.01) for options in (scene.by_offset, scene.mass, scene.sides)]
-    return Call(Tally(sums), (maps, scene.width, choose.pick(scene.diagonals)), {"out": tuple(sums)})
+    arguments = (maps, scene.width, choose.pick(scene.diagonals))
+    return Call(Tally(), arguments, {"out": tuple(sums)}, lambda: expected_tally(*arguments, sums))
 
 
 class Tally:
-    """`_core.tally` with its outputs by a name that the fuzzer knows."""
-
-    def __init__(self, sums: list[Any]) -> None:
-        self.sums = sums
+    """`_core.tally` with its outputs by a name that the fuzzer knows, which it returns."""
 
     def __call__(self, maps: Any, width: Any, diagonal: Any, out: Any) -> Any:
         """Add to the sums."""
-        return _core.tally(maps, width, diagonal, *out)
+        _core.tally(maps, width, diagonal, *out)
+        return out
+
+
+def expected_tally(maps: Any, width: int, diagonal: int, sums: list[Any]) -> Expected | None:
+    """Of maps that hold weights; sums by offset are added to, the others written."""
+    weights = as_float64(maps)
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        return None
+    by_offset, mass, sides = _reference.tally(weights, width, max(-(2**20), min(2**20, diagonal)))
+    most = float(weights.sum()) * (weights.shape[1] + 1)
+    start = as_float64(sums[0])
+    bound = 2.0**-45 * (most + float(np.abs(start).max(initial=0)))
+    return [(start + by_offset, bound), (mass.reshape(sums[1].shape), bound), (sides, bound)]
 
 
 VERB = Verb(random_scene, ((1, tally),))
