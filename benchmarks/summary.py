@@ -1,6 +1,6 @@
 """Goals against what was measured, and the whole report.
 
-    python -m benchmarks.summary [--check]      puts the first into README.md
+    python -m benchmarks.summary [--check]      puts the first into README.md here, and prefill into the project's
 
 What stands there between the two marks comes from results/figures.json: every goal against a limit, then those against
 others. A figure that stands there was measured; a bench that was not run has no row.
@@ -15,9 +15,22 @@ from benchmarks.goals import Goal, is_met, measured
 from benchmarks.harness import Result, Row, median, ratio
 from benchmarks.report import duration
 
-README = Path(__file__).with_name("README.md")
-FIGURES = Path(__file__).with_name("results") / "figures.json"
+HERE = Path(__file__).parent
+FIGURES = HERE / "results" / "figures.json"
 BEGIN, END = "<!-- figures: python -m benchmarks.summary -->", "<!-- end of figures -->"
+#: what the project's README shows of prefill: a row's words, and its labels, the first that was measured
+PREFILL = {
+    "in-place scale, the limit": (goals.SCALE,),
+    "posenc, ready tables": (goals.TABLES,),
+    "posenc, rows made in the call": (goals.ROPE,),
+    "numba loop, ready tables": goals.NUMBA[:1],
+    "vLLM's C++ operator, ready tables": (goals.VLLM,),
+    "ggml, angles made in the call": (goals.GGML,),
+    "onnxruntime, into a given output": goals.ORT[::-1],
+    "torch.compile of an in-place rewrite": (goals.REWRITE,),
+    "transformers, torch.compile": (goals.COMPILED,),
+    "transformers, eager": (goals.EAGER,),
+}
 #: rows that are no competitor's
 LIMITS = {goals.SCALE, goals.STREAM, goals.FILL, goals.ONE_PASS, "fill, non-temporal stores", "posenc, not scaled", ""}
 
@@ -80,16 +93,43 @@ def _recorded() -> tuple[list[Result], dict[str, str]]:
     return results, content["machine"]
 
 
-def main() -> int:
-    """Write the tables into README.md; with --check, only say whether they are there."""
-    text = README.read_text()
+def prefill(results: list[Result]) -> str:
+    """Return the table of the project's README: rotation in both orders of axes, one and two threads."""
+    benches = [("BHSD", 1), ("BHSD", 2), ("BSHD", 1), ("BSHD", 2)]
+    found = {(each.name, each.threads): {row.label: row for row in each.rows} for each in results}
+    lines = [
+        '| `layout="half"` | (B, H, S, D) | 2 threads | (B, S, H, D) | 2 threads |',
+        "|---|---:|---:|---:|---:|",
+    ]
+    for words, labels in PREFILL.items():
+        cells = []
+        for order, threads in benches:
+            rows = found.get((f"prefill-float32-half-{order}", threads), {})
+            cells.append(next((duration(median(rows[label])) for label in labels if label in rows), "-"))
+        lines.append(f"| {words} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _filled(text: str, content: str) -> str:
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    wanted = f"{before}{BEGIN}\n\n{tables(*_recorded())}\n\n{END}{after}"
-    if "--check" in sys.argv[1:]:
-        return int(wanted != text)
-    README.write_text(wanted)
-    return 0
+    return f"{before}{BEGIN}\n\n{content}\n\n{END}{after}"
+
+
+def main() -> int:
+    """Write the tables into both READMEs; with --check, only say whether they are there."""
+    results, facts = _recorded()
+    stale = 0
+    for path, content in (
+        (HERE / "README.md", tables(results, facts)),
+        (HERE.parent / "README.md", prefill(results)),
+    ):
+        text = path.read_text()
+        wanted = _filled(text, content)
+        stale |= wanted != text
+        if "--check" not in sys.argv[1:]:
+            path.write_text(wanted)
+    return int(stale and "--check" in sys.argv[1:])
 
 
 if __name__ == "__main__":
