@@ -30,45 +30,38 @@ PE_FN void bf16_store(uint16_t *p, W w, size_t n, int stream) {
         w_storen(p, w, n);
 }
 
-/* n pairs; ce, se hold the (n+1)/2 even ones, co, so the n/2 odd ones */
-PE_FN void half_step_bf16(const uint16_t *a, const uint16_t *b, uint16_t *ya, uint16_t *yb, const float *ce,
-                          const float *co, const float *se, const float *so, size_t n, int stream) {
-    W wa = bf16_load(a, n), wb = bf16_load(b, n);
+/* `vectors` vectors of n pairs each; ce, se begin at the even ones, co, so at the odd ones. vectors, n where it is PE_W_LANES,
+ * and stream are constants wherever this is expanded. */
+PE_FN void half_step_bf16(const char *x, char *y, ptrdiff_t gap, const float *ce, const float *co, const float *se,
+                          const float *so, size_t vectors, size_t n, int stream) {
     size_t n_even = n == PE_W_LANES ? FL : (n + 1) / 2, n_odd = n == PE_W_LANES ? FL : n / 2;
-    F c = bf16_table(ce, n_even), s = bf16_table(se, n_even), va = f_even(wa), vb = f_even(wb);
-    F first_even = f_sub(f_mul(va, c), f_mul(vb, s)), second_even = f_add(f_mul(vb, c), f_mul(va, s));
-    c = bf16_table(co, n_odd), s = bf16_table(so, n_odd), va = f_odd(wa), vb = f_odd(wb);
-    F first_odd = f_sub(f_mul(va, c), f_mul(vb, s)), second_odd = f_add(f_mul(vb, c), f_mul(va, s));
-    bf16_store(ya, w_pack(first_even, first_odd), n, stream);
-    bf16_store(yb, w_pack(second_even, second_odd), n, stream);
+    const uint16_t *first = (const uint16_t *)x, *second = (const uint16_t *)(x + gap);
+    W wa[PE_TURN_VECTORS], wb[PE_TURN_VECTORS];
+    for (size_t k = 0; k < vectors; k++) wa[k] = bf16_load(first + k * PE_W_LANES, n);
+    for (size_t k = 0; k < vectors; k++) wb[k] = bf16_load(second + k * PE_W_LANES, n);
+    for (size_t k = 0; k < vectors; k++) {
+        F c = bf16_table(ce + k * FL, n_even), s = bf16_table(se + k * FL, n_even), a = f_even(wa[k]),
+          b = f_even(wb[k]);
+        F first_even = f_sub(f_mul(a, c), f_mul(b, s)), second_even = f_add(f_mul(b, c), f_mul(a, s));
+        c = bf16_table(co + k * FL, n_odd), s = bf16_table(so + k * FL, n_odd), a = f_odd(wa[k]), b = f_odd(wb[k]);
+        F first_odd = f_sub(f_mul(a, c), f_mul(b, s)), second_odd = f_add(f_mul(b, c), f_mul(a, s));
+        wa[k] = w_pack(first_even, first_odd), wb[k] = w_pack(second_even, second_odd);
+    }
+    for (size_t k = 0; k < vectors; k++) bf16_store((uint16_t *)y + k * PE_W_LANES, wa[k], n, stream);
+    for (size_t k = 0; k < vectors; k++) bf16_store((uint16_t *)(y + gap) + k * PE_W_LANES, wb[k], n, stream);
 }
 
-PE_FN void half_rows_bf16(struct pe_run run, int stream) {
-    size_t evens = (run.pairs + 1) / 2;
-    for (size_t j = 0; j < run.rows; j++)
-        for (size_t t = 0; t < run.together; t++) {
-            const uint16_t *a = (const uint16_t *)(run.x + (ptrdiff_t)j * run.x_step + (ptrdiff_t)t * run.x_apart);
-            const uint16_t *b = (const uint16_t *)((const char *)a + run.gap);
-            uint16_t *ya = (uint16_t *)(run.y + (ptrdiff_t)j * run.y_step + (ptrdiff_t)t * run.y_apart),
-                     *yb = (uint16_t *)((char *)ya + run.gap);
-            const float *ce = (const float *)(run.cos + (ptrdiff_t)j * run.table_step), *co = ce + evens;
-            const float *se = (const float *)(run.sin + (ptrdiff_t)j * run.table_step), *so = se + evens;
-            pe_fetch_ahead(&run, (const char *)a, 2 * run.pairs * sizeof(uint16_t));
-            size_t i = 0;
-            for (; i + PE_W_LANES <= run.pairs; i += PE_W_LANES)
-                half_step_bf16(a + i, b + i, ya + i, yb + i, ce + i / 2, co + i / 2, se + i / 2, so + i / 2, PE_W_LANES,
-                               stream);
-            if (i < run.pairs)
-                half_step_bf16(a + i, b + i, ya + i, yb + i, ce + i / 2, co + i / 2, se + i / 2, so + i / 2,
-                               run.pairs - i, 0);
-        }
-}
-
-PE_KERNEL void half_bf16(const struct pe_run *run) {
-    if (run->stream)
-        half_rows_bf16(*run, 1);
-    else
-        half_rows_bf16(*run, 0);
+PE_FN void half_head_bf16(const char *x, char *y, ptrdiff_t gap, const float *cos, const float *sin, size_t pairs,
+                          int stream) {
+    enum { VECTORS = PE_TURN_VECTORS / 2, TURN = VECTORS * PE_W_LANES };
+    const float *ce = cos, *co = cos + (pairs + 1) / 2, *se = sin, *so = sin + (pairs + 1) / 2;
+    size_t i = 0;
+#define PE_STEP(vectors, n, stream) \
+    half_step_bf16(x + 2 * i, y + 2 * i, gap, ce + i / 2, co + i / 2, se + i / 2, so + i / 2, vectors, n, stream)
+    for (; i + TURN <= pairs; i += TURN) PE_STEP(VECTORS, PE_W_LANES, stream);
+    for (; i + PE_W_LANES <= pairs; i += PE_W_LANES) PE_STEP(1, PE_W_LANES, stream);
+    if (i < pairs) PE_STEP(1, pairs - i, 0);
+#undef PE_STEP
 }
 
 /* n elements, n/2 pairs */
@@ -80,27 +73,47 @@ PE_FN void interleaved_step_bf16(const uint16_t *x, uint16_t *y, const float *co
     bf16_store(y, w_pack(f_sub(f_mul(a, c), f_mul(b, s)), f_add(f_mul(b, c), f_mul(a, s))), n, stream);
 }
 
-PE_FN void interleaved_rows_bf16(struct pe_run run, int stream) {
-    size_t n = 2 * run.pairs;
-    for (size_t j = 0; j < run.rows; j++)
-        for (size_t t = 0; t < run.together; t++) {
-            const uint16_t *x = (const uint16_t *)(run.x + (ptrdiff_t)j * run.x_step + (ptrdiff_t)t * run.x_apart);
-            uint16_t *y = (uint16_t *)(run.y + (ptrdiff_t)j * run.y_step + (ptrdiff_t)t * run.y_apart);
-            const float *c = (const float *)(run.cos + (ptrdiff_t)j * run.table_step);
-            const float *s = (const float *)(run.sin + (ptrdiff_t)j * run.table_step);
-            pe_fetch_ahead(&run, (const char *)x, n * sizeof(uint16_t));
-            size_t i = 0;
-            for (; i + PE_W_LANES <= n; i += PE_W_LANES)
-                interleaved_step_bf16(x + i, y + i, c + i / 2, s + i / 2, PE_W_LANES, stream);
-            if (i < n) interleaved_step_bf16(x + i, y + i, c + i / 2, s + i / 2, n - i, 0);
-        }
+PE_FN void interleaved_head_bf16(const char *x, char *y, ptrdiff_t gap, const float *cos, const float *sin,
+                                 size_t pairs, int stream) {
+    const uint16_t *from = (const uint16_t *)x;
+    uint16_t *to = (uint16_t *)y;
+    size_t i = 0, n = 2 * pairs;
+    (void)gap;
+    for (; i + PE_W_LANES <= n; i += PE_W_LANES)
+        interleaved_step_bf16(from + i, to + i, cos + i / 2, sin + i / 2, PE_W_LANES, stream);
+    if (i < n) interleaved_step_bf16(from + i, to + i, cos + i / 2, sin + i / 2, n - i, 0);
 }
+
+/* all heads of a run; `head` is one of those above */
+#define PE_RUN(head, pairs, stream)                                                                     \
+    {                                                                                                   \
+        const char *row_x = run->x, *cos = run->cos, *sin = run->sin;                                   \
+        char *row_y = run->y;                                                                           \
+        for (size_t left = run->rows; left > 0; left--) {                                               \
+            const char *x = row_x;                                                                      \
+            char *y = row_y;                                                                            \
+            for (size_t t = run->together; t > 0; t--, x += run->x_apart, y += run->y_apart) {          \
+                pe_fetch_ahead(run, x, 2 * (pairs) * sizeof(uint16_t));                                 \
+                head(x, y, run->gap, (const float *)cos, (const float *)sin, pairs, stream);            \
+            }                                                                                           \
+            row_x += run->x_step, row_y += run->y_step, cos += run->table_step, sin += run->table_step; \
+        }                                                                                               \
+    }
+/* A head of the usual size, 128 elements, is expanded on its own: it takes less time without loops. */
+#define PE_RUNS(head)               \
+    if (run->stream)                \
+        PE_RUN(head, run->pairs, 1) \
+    else if (run->pairs == 64)      \
+        PE_RUN(head, 64, 0)         \
+    else                            \
+        PE_RUN(head, run->pairs, 0)
+
+PE_KERNEL void half_bf16(const struct pe_run *run){PE_RUNS(half_head_bf16)}
 
 PE_KERNEL void interleaved_bf16(const struct pe_run *run) {
-    if (run->stream)
-        interleaved_rows_bf16(*run, 1);
-    else
-        interleaved_rows_bf16(*run, 0);
+    PE_RUNS(interleaved_head_bf16)
 }
 
+#undef PE_RUNS
+#undef PE_RUN
 #undef PE_W_LANES

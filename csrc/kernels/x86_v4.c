@@ -90,8 +90,8 @@ PE_FN F f_gather(const float *t, const int32_t *index) {
 PE_FN F f_swap(F x) {
     return _mm512_permute_ps(x, 0xb1);
 }
-PE_FN F f_addsub(F x, F y) {
-    return _mm512_mask_sub_ps(_mm512_add_ps(x, y), 0x5555, x, y);
+PE_FN F f_addsub(F x, F y) { /* x*1 is exact: one rounding, as if there were no product */
+    return _mm512_fmaddsub_ps(x, _mm512_set1_ps(1.0f), y);
 }
 PE_FN F f_spread(__m256 x) { /* x0 x0 x1 x1 .. */
     const __m512i twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
@@ -238,7 +238,7 @@ PE_FN D d_swap(D x) {
     return _mm512_permute_pd(x, 0x55);
 }
 PE_FN D d_addsub(D x, D y) {
-    return _mm512_mask_sub_pd(_mm512_add_pd(x, y), 0x55, x, y);
+    return _mm512_fmaddsub_pd(x, _mm512_set1_pd(1.0), y);
 }
 PE_FN D d_spread(__m256d x) {
     return _mm512_permutexvar_pd(_mm512_setr_epi64(0, 0, 1, 1, 2, 2, 3, 3), _mm512_castpd256_pd512(x));
