@@ -321,7 +321,7 @@ def frequencies_of_zero(x: Array, p: Array) -> Array:
     return right(x, p, np.zeros(HEAD // 2))
 
 
-@broken("keys scaled as queries", "xpos", intrinsic=True)
+@broken("keys scaled as queries", "xpos")
 def xpos_as_a_query(x: Array, p: Array) -> Array:
     cos, sin = doubled(np.outer(p, frequencies(HEAD)))
     zeta = (np.arange(0, HEAD, 2) + 0.4 * HEAD) / (1.4 * HEAD)

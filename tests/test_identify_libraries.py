@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import posenc
 import wheels
 from axes_peers import timm_embeddings
 from posenc import checks
 from posenc.checks import identify
+from posenc.xpos import XPos
 
 if not os.environ.get("CI"):  # there, a missing package is a failure
     for package in ("torch", "rotary_embedding_torch", "x_transformers"):
@@ -113,8 +115,66 @@ def test_x_transformers_xpos() -> None:
         return cross_apply(x, freqs, scale)
 
     found = identify(fn, 64, like="torch", max_position=4096)
-    assert not found.ok
-    assert "xPos" in found.name or "norm" in found.name, str(found)
+    assert not found.ok  # its centre is half of the length, so no XPos is right for every call
+    assert found.rope == XPos(posenc.Rope(64, layout="interleaved", precision="float32"), centre=16)
+    assert found.residual < 5e-6
+    assert any("the centre moves with the length: 2048 in a call" in note for note in found.notes), str(found)
+    x = torch.randn(1, 2, 33, 64)
+    q2 = fn(x, torch.arange(33))
+    torch.testing.assert_close(found.rope.queries(x), q2, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("side", ["query", "key"])
+def test_rotary_embedding_torch_xpos(side: str) -> None:
+    """Its centre is half the number of tokens: 128 where every call is filled up to 257 of them."""
+    module = LucidRope(32, use_xpos=True, xpos_scale_base=256, cache_if_possible=False)
+    wanted = posenc.Rope(48, layout="interleaved", rotary_dim=32, precision="float32")
+
+    def fn(x: Any, positions: Any, fill: int = 257) -> Any:
+        filled = torch.nn.functional.pad(positions, (0, max(0, fill - len(positions)))).float()
+        scale = module.get_scale(filled)[: len(positions)]
+        return lucid_apply(module(positions), x, scale=scale if side == "query" else scale**-1)
+
+    found = identify(fn, 48, like="torch", max_position=4096)
+    assert found.ok, str(found)
+    assert found.rope == XPos(wanted, scale_base=256.0, centre=128)
+    assert found.facts["side"] == side
+    assert found.residual < 5e-6
+    moving = identify(lambda x, positions: fn(x, positions, 0), 48, like="torch", max_position=4096)
+    assert not moving.ok
+    assert isinstance(moving.rope, XPos)
+    assert any("the centre moves with the length" in note for note in moving.notes), str(moving)
+
+
+def test_xpos_is_not_what_a_rope_should_be() -> None:
+    rope = posenc.Rope(32, layout="half")
+    xpos = XPos(rope, scale_base=300.0, centre=7.5)
+    found = identify(lambda x, p: xpos.keys(x, positions=p), 32, max_position=4096)
+    assert found.ok, str(found)
+    assert found.rope == xpos
+    assert found.reproduce is not None
+    x = np.random.default_rng(0).standard_normal((1, 1, 9, 32))
+    np.testing.assert_array_equal(found.reproduce(x, np.arange(9)), xpos.keys(x))
+    assert "centre=7.5" in found.to_dict()["rope"]
+    against = identify(lambda x, p: xpos.keys(x, positions=p), 32, max_position=4096, expected=rope)
+    assert not against.ok
+    assert [str(fault) for fault in against.faults if fault.fault == "xpos"], str(against)
+
+
+def test_other_growth_is_not_xpos() -> None:
+    """A power of the position that is the same for all pairs, rates that are not xPos's, and a factor beside them."""
+    rope = posenc.Rope(32, layout="half")
+    rates = np.linspace(0.001, 0.002, 16)
+    zeta = np.tile(XPos(rope).zeta, 2)
+    for size in (
+        lambda p: np.exp(0.001 * p)[:, None],
+        lambda p: np.exp(p[:, None] * np.tile(rates, 2)),
+        lambda p: 1.5 * zeta ** (p[:, None] / 512),
+    ):
+        found = identify(lambda x, p, size=size: rope(x, positions=p) * size(p).astype("f"), 32, max_position=4096)
+        assert not found.ok
+        assert found.name == "unknown: the norm changes with the position", str(found)
+        assert found.rope is None
 
 
 # ---- timm

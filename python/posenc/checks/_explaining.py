@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from posenc._frequencies import unscaled
+from posenc.checks._faults import Finding
 from posenc.checks._judging import judge
 from posenc.checks._naming import short
 from posenc.checks._reproducing import random_answer, rows_of
@@ -17,6 +18,7 @@ from posenc.checks._spectrum import _through_one, nice
 from posenc.checks._variants import Sample
 from posenc.rotary import Rope
 from posenc.scaling import InverseFrequencies
+from posenc.xpos import XPos
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -130,6 +132,9 @@ def against(found: Identification, probes: Probes, expected: Any) -> Identificat
         verdicts.append(judge(Sample(x, where, rope, family), actual))
     worst = max((v.residual for v in verdicts), default=0.0)
     named = [v.finding for v in (verdicts[1], verdicts[0]) if v.finding is not None]
+    if isinstance(found.rope, XPos):
+        faults.append(Finding("xpos", f"as a {found.facts['side']}, scale_base {found.rope.scale_base:g}", worst))
+        return replace(found, ok=False, faults=tuple(faults))
     if all(v.agrees for v in verdicts):
         return replace(found, ok=not faults, faults=tuple(faults))
     if named:

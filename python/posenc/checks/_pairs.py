@@ -47,12 +47,14 @@ class Structure:
     @property
     def first(self) -> Complex:
         """Cos + i sin by which the first element of each pair is made, shape (seq, pairs)."""
-        return self.blocks[:, :, 0, 0] - 1j * self.blocks[:, :, 0, 1]
+        with np.errstate(invalid="ignore"):  # infinite where a scale has left float32
+            return self.blocks[:, :, 0, 0] - 1j * self.blocks[:, :, 0, 1]
 
     @property
     def second(self) -> Complex:
         """Cos + i sin by which the second element of each pair is made, shape (seq, pairs)."""
-        return self.blocks[:, :, 1, 1] + 1j * self.blocks[:, :, 1, 0]
+        with np.errstate(invalid="ignore"):
+            return self.blocks[:, :, 1, 1] + 1j * self.blocks[:, :, 1, 0]
 
 
 def structure(matrices: Floats) -> Structure:

@@ -103,7 +103,7 @@ def _recognise(probes: Probes) -> Identification:
     longer = _with_long(probes)
     structure = _pairs.structure(np.concatenate([matrices, longer[1]]) if longer else matrices)
     if structure.mixed:
-        return _unknown(
+        return unknown(
             "outputs depend on more than two inputs: no rotation of pairs",
             f"first of them: output {structure.mixed[0]}",
         )
@@ -112,7 +112,7 @@ def _recognise(probes: Probes) -> Identification:
     layout = _pairs.lay_out(structure, probes.head_dim)
     if layout is None:
         shown = ", ".join(f"{a}-{b}" for a, b in structure.inputs[:6])
-        return _unknown("pairs of no known layout", f"they are {shown}, ..")
+        return unknown("pairs of no known layout", f"they are {shown}, ..")
     return _of_pairs(probes, structure, layout, longer is not None)
 
 
@@ -125,18 +125,18 @@ def _with_long(probes: Probes) -> tuple[Ints, Floats] | None:
     return (positions, matrices) if distance(matrices[index], probes.short[1]) < 1e-5 else None
 
 
-def _unknown(reason: str, detail: str = "", residual: float = float("nan")) -> Identification:
+def unknown(reason: str, detail: str = "", residual: float = float("nan")) -> Identification:
     return Identification(False, "rotation", f"unknown: {reason}", None, {}, residual, notes=(detail,) * bool(detail))
 
 
 def _no_pairs(structure: _pairs.Structure, matrices: Floats) -> Identification:
     if not np.any(matrices):
-        return _unknown("everything becomes zero")
+        return unknown("everything becomes zero")
     if structure.lone:
-        found = _unknown("elements are scaled by their position, and no two of them turn together")
+        found = unknown("elements are scaled by their position, and no two of them turn together")
         return replace(found, faults=(Finding("cosine_only", "", float("nan")),))
     gap = distance(matrices, np.broadcast_to(np.eye(matrices.shape[1]), matrices.shape))
-    found = _unknown("nothing is rotated", residual=gap)
+    found = unknown("nothing is rotated", residual=gap)
     return replace(found, faults=(Finding("not_rotated", "the input comes back", gap),)) if gap < _ROUNDING else found
 
 
@@ -152,7 +152,7 @@ class Measured:
     several: bool  # pairs that more than one axis turns
 
 
-def _measure(
+def measure(
     probes: Probes, layout: _pairs.Layout, which: tuple[Ints, Floats], turns: Any, count: bool = False
 ) -> Measured:
     """Unwrap the phases of every axis; `count` takes the place in the call for the position."""
@@ -204,11 +204,13 @@ def _of_pairs(probes: Probes, structure: _pairs.Structure, layout: _pairs.Layout
     size = np.abs(first[:split])
     factor = float(np.median(size))
     if np.max(np.abs(size / factor - 1)) > 0.02:
-        return _growing(probes, layout, first[:split])
+        from posenc.checks._growing import name_growing
+
+        return name_growing(probes, layout, first, split, stable)
     which, place = calls["short"]
-    measured = _measure(probes, layout, which, first[:split])
+    measured = measure(probes, layout, which, first[:split])
     if not measured.consistent:
-        ignoring = _measure(probes, layout, which, first[:split], count=True)
+        ignoring = measure(probes, layout, which, first[:split], count=True)
         if ignoring.consistent and probes.axes == 1:
             named = name_frequencies(ignoring.theta, ignoring.uncertainty, None)
             rope = rope_of(named, layout, probes.head_dim, None, nice(factor, 1e-6), "exact")
@@ -222,9 +224,9 @@ def _of_pairs(probes: Probes, structure: _pairs.Structure, layout: _pairs.Layout
                 0.0,
                 faults=(fault,),
             )
-        return _unknown("phases do not grow with the position")
+        return unknown("phases do not grow with the position")
     if stable:
-        longer = _measure(probes, layout, probes.long, first[split:])
+        longer = measure(probes, layout, probes.long, first[split:])
         measured = longer if longer.consistent else measured
     return _named(probes, layout, measured, factor, stable)
 
@@ -233,31 +235,7 @@ def _parts(turns: Any) -> Floats:
     return np.stack([turns.real, turns.imag])
 
 
-def _growing(probes: Probes, layout: _pairs.Layout, turns: Any) -> Identification:
-    """Elements that grow or shrink: by a power of the position in xPos."""
-    where, place = probes.of_axis(probes.short, 0)
-    size = np.abs(turns[place])
-    rate = np.log(size[where == 8][0] / size[where == 0][0]) / 8
-    exponential = np.allclose(np.log(size / size[0]), np.outer(where, rate), atol=1e-5)
-    if not exponential or layout.name == "blocks":
-        return _unknown("the norm changes with the position")
-    pairs, width = np.array(layout.pairs), layout.rotary_dim
-    slope = np.log((2 * pairs + 0.4 * width) / (1.4 * width))
-    scale_base = float(np.median(slope / rate))
-    side = "query" if scale_base > 0 else "key"
-    found = _unknown("the norm changes exponentially with the position")
-    if not np.allclose(rate * scale_base, slope, rtol=1e-3, atol=1e-6):
-        return found
-    measured = _measure(probes, layout, probes.short, turns / np.abs(turns))
-    words = (
-        name_frequencies(measured.theta, measured.uncertainty, None).words if measured.consistent else "unknown angles"
-    )
-    name = f"no rotation alone: xPos, {layout.name}, {words}, scale_base {nice(abs(scale_base), 1e-3):g}, as a {side}"
-    facts = {"layout": layout.name, "rotary_dim": layout.rotary_dim, "scale_base": nice(abs(scale_base), 1e-3)}
-    return replace(found, name=name, facts=facts, faults=(Finding("xpos", f"as a {side}", 0.0),))
-
-
-def _origin(measured: Measured) -> tuple[float | None, bool]:
+def origin_of(measured: Measured) -> tuple[float | None, bool]:
     """Return (offset of the positions, whether cosine and sine are exchanged); None where no offset explains it."""
     start, theta = measured.start, measured.theta
     moving = np.abs(theta) > 8 * measured.uncertainty
@@ -283,10 +261,10 @@ def _coarse(measured: Measured) -> float:
 def _named(probes: Probes, layout: _pairs.Layout, measured: Measured, factor: float, stable: bool) -> Identification:
     """Put name, Rope and residual together."""
     if measured.several:
-        return _unknown("pairs are turned by several position axes at once (posenc.axes.MixedRope does so)")
-    origin, swapped = _origin(measured)
+        return unknown("pairs are turned by several position axes at once (posenc.axes.MixedRope does so)")
+    origin, swapped = origin_of(measured)
     if origin is None:
-        return _unknown("the phases at position 0 follow no offset")
+        return unknown("the phases at position 0 follow no offset")
     theta = -measured.theta if swapped else measured.theta
     named = name_frequencies(theta, measured.uncertainty, measured.axis_of)
     rough = nice(factor, 1e-6)
@@ -317,7 +295,7 @@ def _reproduced(
 ) -> Identification:
     head_dim, axis_of = probes.head_dim, measured.axis_of
     if layout.name == "half_to_interleaved":
-        return _unknown("reads halves and writes pairs: the inverse of interleaved_to_half")
+        return unknown("reads halves and writes pairs: the inverse of interleaved_to_half")
     x, where, actual = random_answer(probes, long=stable)
     system = None if axis_of is None else system_of(rope_of(named, layout, head_dim, axis_of, factor, "exact"))
     best: tuple[float, Any] | None = None

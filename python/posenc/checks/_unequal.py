@@ -50,9 +50,9 @@ def _finding(layout: Layout, fault: str, detail: str, one: Any, other: Any) -> I
 
 def _two_angles(probes: Probes, layout: Layout, which: tuple[Any, Any], first: Any, second: Any) -> Identification:
     from posenc.checks._reproducing import gap_of, random_answer
-    from posenc.checks._rotation import _measure
+    from posenc.checks._rotation import measure
 
-    one, two = (_measure(probes, layout, which, turns) for turns in (first, second))
+    one, two = (measure(probes, layout, which, turns) for turns in (first, second))
     name = f"no rotation: the elements of {layout.name} pairs turn by different angles"
     facts = {"layout": layout.name, "rotary_dim": layout.rotary_dim, "rotary_offset": layout.rotary_offset}
     nothing = Identification(False, "rotation", f"unknown: {name}", None, facts, float("nan"))

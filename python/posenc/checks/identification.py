@@ -26,11 +26,12 @@ class Identification(Report):
     kind : {"rotation", "bias", "table"}
     name : str
         In one line; "unknown" where nothing reproduces the function.
-    rope : Rope, BlockRope, UnequalRope or None
-        What reproduces a rotation, together with `position_offset`; None where nothing does.
+    rope : Rope, BlockRope, UnequalRope, XPos or None
+        What reproduces a rotation, together with `position_offset`; None where nothing does. An XPos does by its
+        `queries` or its `keys`, as the fact `side` says.
     facts : dict
         layout, rotary_dim, rotary_offset, direction, base, scaling, attention_factor, position_offset, axis_of_freq,
-        table_precision; for biases and tables their own.
+        table_precision; of xPos scale_base, centre and side too; for biases and tables their own.
     residual : float
         The largest difference between the function and what reproduces it, over all probes, relative to its input.
     runner_up : (str, float) or None
