@@ -6,8 +6,8 @@
 struct call {
     struct pe_walk walk; /* first: a walk is a call */
     const pe_rows *rows;
-    struct pe_tile plain, sorted;
-    bool filled[2]; /* plain, sorted: in this tile */
+    struct pe_tile tile;
+    bool filled;
 };
 
 /* ---- planning ---- */
@@ -15,7 +15,6 @@ struct call {
 static void plan_operand(struct pe_plan *plan, const pe_rotation *how, const pe_rows *rows, const pe_operand *operand) {
     pe_plan_operand(plan, how, rows->pairs, rows->per_batch, operand->x, operand->y);
     if (how->onto) return;
-    plan->evens_first = plan->dtype == PE_BF16 && !(plan->whole && how->layout == PE_INTERLEAVED);
     size_t head_bytes = plan->head_dim * plan->size;
     const struct pe_axis *run = &plan->axes[plan->n_axes - 1];
     plan->stream = how->stream && plan->whole && !plan->in_place && rows->pairs <= PE_CHUNK_PAIRS &&
@@ -133,17 +132,16 @@ static void rotate_run(const struct pe_walk *walk, const struct pe_plan *plan, c
 static void enter(struct pe_walk *walk, const struct pe_plan *plan, size_t batch, size_t j, size_t n,
                   struct pe_visit *run) {
     struct call *call = (struct call *)walk;
-    struct pe_tile *tile = plan->evens_first ? &call->sorted : &call->plain;
-    if (!call->filled[plan->evens_first])
-        pe_tile_fill(walk->kernels, call->rows, batch, j, n, walk->first, walk->count, plan->evens_first, tile);
-    call->filled[plan->evens_first] = true;
-    run->cos = tile->cos, run->sin = tile->sin, run->row_step = tile->step;
+    (void)plan;
+    if (!call->filled) pe_tile_fill(walk->kernels, call->rows, batch, j, n, walk->first, walk->count, &call->tile);
+    call->filled = true;
+    run->cos = call->tile.cos, run->sin = call->tile.sin, run->row_step = call->tile.step;
 }
 
 static void leave(struct pe_walk *walk, size_t batch, size_t j, size_t n) {
     struct call *call = (struct call *)walk;
     (void)batch, (void)j, (void)n;
-    call->filled[0] = call->filled[1] = false;
+    call->filled = false;
 }
 
 /* A batch of single tokens with positions of their own is a sequence along the batch axis: its rows are made many at a
@@ -172,9 +170,9 @@ static int share_angles(struct pe_plan *plans) {
 /* Positions of a tile: as many as its rows have room for, or any number where they are a ready table's own; and not more
  * than a run should hold. */
 static size_t tile_rows(const pe_rows *rows, const struct pe_plan *plans, int n_plans) {
-    bool sorted = false, staged = false;
-    for (int i = 0; i < n_plans; i++) sorted |= plans[i].evens_first, staged |= is_staged(&plans[i]);
-    size_t most = !sorted && pe_rows_lie_ready(rows) ? SIZE_MAX : pe_tile_rows(rows->dtype, rows->pairs);
+    bool staged = false;
+    for (int i = 0; i < n_plans; i++) staged |= is_staged(&plans[i]);
+    size_t most = pe_rows_lie_ready(rows) ? SIZE_MAX : pe_tile_rows(rows->dtype, rows->pairs);
     return pe_min(most, pe_plan_run_rows(&plans[0], staged ? PE_STAGED_RUN_BYTES : PE_RUN_BYTES));
 }
 
@@ -184,7 +182,7 @@ enum pe_status pe_rotate(const struct pe_kernels *kernels, const pe_rotation *gi
     pe_rows rows = *given_rows;
     if (rows.per_batch && operands[0].x->shape[how.seq_axis] == 1) fold_single_tokens(&how, &rows);
     struct pe_plan plans[4];
-    struct call call; /* its tiles stay as they are */
+    struct call call; /* its tile stays as it is */
     int n_plans = 0;
     bool streamed = false;
     size_t bytes = 0;
@@ -206,7 +204,7 @@ enum pe_status pe_rotate(const struct pe_kernels *kernels, const pe_rotation *gi
                                  .leave = leave,
                                  .poll = poll,
                                  .context = context};
-    call.rows = &rows, call.filled[0] = call.filled[1] = false;
+    call.rows = &rows, call.filled = false;
     bool stopped = pe_walk_all(&call.walk, rows.pairs, plans, n_plans);
     if (streamed) kernels->stream_end();
     return stopped ? PE_STOPPED : PE_OK;

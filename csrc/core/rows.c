@@ -2,8 +2,8 @@
  *
  * A row depends on its position and the frequencies alone, so nothing is cached: whoever needs rows asks for a tile of
  * them, which lies on the stack of the call, and turns everything of those positions before the next tile. A ready
- * table serves through the same struct; its rows are used where they lie unless they must be gathered, negated or
- * sorted.
+ * table serves through the same struct; its rows are used where they lie unless they must be gathered or
+ * negated.
  */
 #include <math.h>
 #include <string.h>
@@ -188,26 +188,15 @@ static void widen_row(char *row, size_t count) { /* float32 at the start of a ro
     }
 }
 
-static void sort_row(const struct pe_kernels *kernels, char *row, size_t count) {
-    float copy[PE_CHUNK_PAIRS];
-    memcpy(copy, row, count * sizeof *copy);
-    kernels->unzip4(copy, (float *)row, count);
-}
-
-/* count values of a ready table's row, negated, sorted */
-static void gather_row(const struct pe_kernels *kernels, char *row, const char *source, ptrdiff_t pair_stride,
-                       size_t count, enum pe_dtype dtype, bool negate, bool evens_first) {
-    if (evens_first && !negate && pair_stride == (ptrdiff_t)sizeof(float)) {
-        kernels->unzip4((const float *)source, (float *)row, count);
-        return;
-    }
+/* count values of a ready table's row, negated */
+static void gather_row(char *row, const char *source, ptrdiff_t pair_stride, size_t count, enum pe_dtype dtype,
+                       bool negate) {
     for (size_t i = 0; i < count; i++, source += pair_stride) {
         if (dtype == PE_F64)
             ((double *)row)[i] = negate ? -*(const double *)source : *(const double *)source;
         else
             ((float *)row)[i] = negate ? -*(const float *)source : *(const float *)source;
     }
-    if (evens_first) sort_row(kernels, row, count);
 }
 
 static size_t table_row(const pe_rows *rows, size_t batch, size_t j) {
@@ -236,8 +225,8 @@ static bool borrow_rows(const pe_rows *rows, size_t batch, size_t j, size_t n, s
 }
 
 void pe_tile_fill(const struct pe_kernels *kernels, const pe_rows *rows, size_t batch, size_t j, size_t n, size_t first,
-                  size_t count, bool evens_first, struct pe_tile *tile) {
-    if (!evens_first && borrow_rows(rows, batch, j, n, first, tile)) return;
+                  size_t count, struct pe_tile *tile) {
+    if (borrow_rows(rows, batch, j, n, first, tile)) return;
     ptrdiff_t step = (ptrdiff_t)(count * pe_itemsize(rows->dtype));
     bool widen = rows->freq && rows->freq->as_float32 && rows->dtype == PE_F64;
     tile->cos = tile->cos_rows, tile->sin = tile->sin_rows, tile->step = step;
@@ -249,13 +238,12 @@ void pe_tile_fill(const struct pe_kernels *kernels, const pe_rows *rows, size_t 
         char *cos = tile->cos_rows + (ptrdiff_t)i * step, *sin = tile->sin_rows + (ptrdiff_t)i * step;
         if (!rows->freq) {
             ptrdiff_t row = (ptrdiff_t)table_row(rows, batch, j + i), b = (ptrdiff_t)batch, skip = (ptrdiff_t)first;
-            gather_row(kernels, cos, rows->cos + b * rows->cos_batch + row * rows->cos_row + skip * rows->cos_pair,
-                       rows->cos_pair, count, rows->dtype, false, evens_first);
-            gather_row(kernels, sin, rows->sin + b * rows->sin_batch + row * rows->sin_row + skip * rows->sin_pair,
-                       rows->sin_pair, count, rows->dtype, rows->conjugate, evens_first);
+            gather_row(cos, rows->cos + b * rows->cos_batch + row * rows->cos_row + skip * rows->cos_pair,
+                       rows->cos_pair, count, rows->dtype, false);
+            gather_row(sin, rows->sin + b * rows->sin_batch + row * rows->sin_row + skip * rows->sin_pair,
+                       rows->sin_pair, count, rows->dtype, rows->conjugate);
         }
         if (widen) widen_row(cos, count), widen_row(sin, count);
-        if (rows->freq && evens_first) sort_row(kernels, cos, count), sort_row(kernels, sin, count);
     }
 }
 
@@ -300,7 +288,7 @@ enum pe_status pe_table(const struct pe_kernels *kernels, const pe_frequencies *
                                                .wide = cos->dtype == PE_F64};
                     pe_make_rows(kernels, freq, positions, b, j, n, first, count, &to);
                 } else {
-                    pe_tile_fill(kernels, &rows, b, j, n, first, count, false, &tile);
+                    pe_tile_fill(kernels, &rows, b, j, n, first, count, &tile);
                     pe_put_rows(kernels, cos, b, j, n, first, count, tile.cos, tile.step, stream);
                     pe_put_rows(kernels, sin, b, j, n, first, count, tile.sin, tile.step, stream);
                 }

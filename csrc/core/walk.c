@@ -64,7 +64,7 @@ void pe_plan_operand(struct pe_plan *plan, const pe_rotation *how, size_t pairs,
     bool moves = pe_reads_halves(how->layout) != pe_writes_halves(how->layout);
     plan->whole = contiguous && !moves && how->rotary_offset + 2 * pairs <= plan->head_dim;
     plan->together = 1, plan->x_apart = plan->y_apart = 0;
-    plan->evens_first = plan->gaps = plan->stream = plan->direct = false;
+    plan->gaps = plan->stream = plan->direct = false;
 }
 
 bool pe_is_aligned(const pe_view *y, size_t also) {

@@ -28,7 +28,6 @@ struct pe_plan {
     enum pe_layout layout;
     enum pe_dtype dtype;
     bool in_place, whole; /* whole: kernels work on the rows where they lie */
-    bool evens_first;     /* table rows sorted for bfloat16 halves */
     size_t together; /* heads that a visit takes at once, x_apart and y_apart from each other: 1, or as a driver says */
     ptrdiff_t x_apart, y_apart;
     bool gaps;           /* heads that go together are not followed by those of the next row */
@@ -106,7 +105,7 @@ struct pe_members pe_find_members(const struct pe_walk *walk, const struct pe_pl
 /* n elements from one place to another, both strided */
 void pe_move_elements(char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step, size_t n, size_t size);
 
-/* rotate_onto.c: the visit that adds the rotation to y; rows of the tile are never sorted */
+/* rotate_onto.c: the visit that adds the rotation to y */
 void pe_rotate_onto(const struct pe_walk *walk, const struct pe_plan *plan, const struct pe_visit *run);
 
 static inline bool pe_reads_halves(enum pe_layout layout) {

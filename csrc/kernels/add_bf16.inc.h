@@ -1,10 +1,10 @@
 /* The addition of table rows to bfloat16 rows: a template, included once per ISA after rotate_bf16.inc.h, whose words it
- * uses. The table's elements come in order and are sorted into even and odd ones on the way, two vectors at a time.
+ * uses.
  */
 PE_FN void add_step_bf16(const uint16_t *x, uint16_t *y, const float *t, F s, size_t n, int stream) {
     W w = bf16_load(x, n);
-    F low = bf16_table(t, n < FL ? n : FL), high = n > FL ? bf16_table(t + FL, n - FL) : f_set(0.0f), even, odd;
-    f_unzip(low, high, &even, &odd);
+    F even, odd;
+    bf16_tables(t, n, &even, &odd);
     bf16_store(y, w_pack(f_add(f_even(w), f_mul(s, even)), f_add(f_odd(w), f_mul(s, odd))), n, stream);
 }
 

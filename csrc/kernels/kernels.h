@@ -28,9 +28,7 @@ enum { PE_STREAM_ALIGNMENT = 64 };
  *     a' = a*cos - b*sin        b' = b*cos + a*sin
  *
  * y is x itself (same pointer, same steps) or does not overlap it. cos and sin hold one float32 per pair (float64 for
- * float64 elements) and overlap nothing that is written. A table step of zero turns every row by the same angles.
- * For `half` over bfloat16 the two table rows come sorted: even pairs first, then odd ones (see `unzip4`), because a
- * 32-bit word of bfloat16 is widened into its even and its odd element. */
+ * float64 elements) and overlap nothing that is written. A table step of zero turns every row by the same angles. */
 struct pe_run {
     const char *x;
     char *y;
@@ -235,8 +233,6 @@ struct pe_kernels {
     void (*widen_f16)(const uint16_t *x, float *y, size_t n);
     void (*widen_bf16)(const uint16_t *x, float *y, size_t n);
     pe_tally_kernel *tally[PE_DTYPES];
-    /* y[0 .. (n+1)/2) = even elements of x, y[(n+1)/2 .. n) = odd ones; elements of 4 bytes, no overlap */
-    void (*unzip4)(const float *x, float *y, size_t n);
     pe_pick_down_kernel *pick_down[PE_DTYPES]; /* none for float64 */
     pe_pick_across_kernel *pick_across[PE_DTYPES];
     void (*weigh_f32)(const struct pe_weigh_f32 *job);

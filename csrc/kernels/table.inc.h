@@ -1,7 +1,6 @@
 /* The last include of an ISA's file: instantiates the templates and fills its table of kernels.
  *
- * Needs everything the templates name, f_unzip(x, y, &even, &odd) over the 2*FL lanes of x and y, PE_KERNELS (the
- * table's symbol), PE_ISA_NAME, and stream and stream_end.
+ * Needs everything the templates name, PE_KERNELS (the table's symbol), PE_ISA_NAME, and stream and stream_end.
  */
 #define PE_E     f32
 #define PE_T     float
@@ -68,18 +67,6 @@
 #define PE_T uint16_t
 #include "attention.inc.h"
 
-PE_KERNEL void unzip4(const float *x, float *y, size_t n) {
-    float *evens = y, *odds = y + (n + 1) / 2;
-    size_t i = 0;
-    for (; i + 2 * FL <= n; i += 2 * FL) {
-        F even, odd;
-        f_unzip(ld_f32(x + i), ld_f32(x + i + FL), &even, &odd);
-        st_f32(evens + i / 2, even);
-        st_f32(odds + i / 2, odd);
-    }
-    for (; i < n; i++) *(i % 2 ? odds + i / 2 : evens + i / 2) = x[i];
-}
-
 const struct pe_kernels PE_KERNELS = {
     .name = PE_ISA_NAME,
     .half = {[PE_F32] = half_f32, [PE_F64] = half_f64, [PE_F16] = half_f16, [PE_BF16] = half_bf16},
@@ -98,7 +85,6 @@ const struct pe_kernels PE_KERNELS = {
     .widen_f16 = widen_f16,
     .widen_bf16 = widen_bf16,
     .tally = {[PE_F32] = tally_f32, [PE_F64] = tally_f64, [PE_F16] = tally_f16, [PE_BF16] = tally_bf16},
-    .unzip4 = unzip4,
     .pick_down = {[PE_F32] = pick_down_f32, [PE_F16] = pick_down_f16, [PE_BF16] = pick_down_bf16},
     .pick_across = {[PE_F32] = pick_across_f32, [PE_F16] = pick_across_f16, [PE_BF16] = pick_across_bf16},
     .weigh_f32 = weigh_f32,

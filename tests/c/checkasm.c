@@ -117,12 +117,6 @@ static void compare(const struct rows *r, enum pe_dtype dtype, const char *what)
 
 /* ---- rotations ---- */
 
-/* column of pair i in a table row: bfloat16 halves want even pairs first */
-static size_t column(size_t i, bool half) {
-    if (!half || trial.dtype != PE_BF16) return i;
-    return i % 2 ? (trial.pairs + 1) / 2 + i / 2 : i / 2;
-}
-
 /* the rotation as a loop over pairs, from one image into another */
 static void rotate_by_loop(const struct pe_run *run, bool half, const char *x, char *y) {
     size_t size = pe_itemsize(trial.dtype), table_size = trial.dtype == PE_F64 ? 8 : 4;
@@ -130,7 +124,7 @@ static void rotate_by_loop(const struct pe_run *run, bool half, const char *x, c
         for (size_t i = 0; i < trial.pairs; i++) {
             ptrdiff_t row = (ptrdiff_t)(j / run->together), k = (ptrdiff_t)(j % run->together);
             size_t a = half ? i * size : 2 * i * size, b = half ? a + (size_t)run->gap : a + size;
-            ptrdiff_t c = row * run->table_step + (ptrdiff_t)(column(i, half) * table_size);
+            ptrdiff_t c = row * run->table_step + (ptrdiff_t)(i * table_size);
             const char *from = x + row * run->x_step + k * run->x_apart;
             char *to = y + row * run->y_step + k * run->y_apart;
             uint64_t first, second;
@@ -486,20 +480,7 @@ static void try_widening(const struct pe_kernels *kernels, struct source *s) {
 /* ---- moves ---- */
 
 static void try_moves(const struct pe_kernels *kernels, struct source *s) {
-    trial = (struct trial){.level = trial.level, .kernel = "unzip4", .rows = 1};
-    for (unsigned which = 0; which < PLACES * (2 * most_pairs + 1); which++) {
-        size_t n = which / PLACES;
-        trial.place = (enum place)(which % PLACES), trial.pairs = n, trial.shift = draw(s, 16);
-        struct rows x = lay_out(0, 1, 4 * n, 4, false), y = lay_out(1, 1, 4 * n, 4, false);
-        clear(&y), keep(&y);
-        fill(s, x.from, n, PE_F32, ANY);
-        float *wanted = (float *)(void *)in_image(&y, y.from);
-        for (size_t i = 0; i < n; i++) memcpy(&wanted[i % 2 ? (n + 1) / 2 + i / 2 : i / 2], x.from + 4 * i, 4);
-        tried++;
-        kernels->unzip4((const float *)x.from, (float *)y.from, n);
-        compare(&y, PE_F32, "the result");
-    }
-    trial.kernel = "stream";
+    trial = (struct trial){.level = trial.level, .kernel = "stream", .rows = 1};
     for (unsigned which = 0; which < PLACES * 1024; which++) {
         size_t bytes = 2 * (which / PLACES);
         trial.place = (enum place)(which % PLACES), trial.pairs = bytes, trial.shift = 2 * draw(s, 32);
