@@ -175,6 +175,8 @@ TypeError: max_distance with 8 exact distances must be an integer, got 20.0
     posenc.t5_bucket(1, max_distance=20.0)
 TypeError: bidirectional must be True or False, got 1
     posenc.t5_bucket(1, 1)
+ValueError: relative_position must be below 2**63, got 18446744073709551615
+    posenc.t5_bucket(np.array([1, 2**64 - 1], np.uint64))
 TypeError: relative_position must be integers, got float64
     posenc.t5_bucket(1.5)
 TypeError: relative_position must be integers, got bool

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 MAX_AXES = 8
+_LARGEST = (1 << 63) - 1  # of int64
 _LONGEST_SHOWN = 100  # characters of a value in a message
 
 
@@ -154,6 +155,16 @@ def plain_array(name: str, value: Any) -> npt.NDArray[Any]:
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be ignored; pass {name}.data or {name}.filled()")
     return np.array(value)
+
+
+def integers(name: str, value: Any) -> npt.NDArray[np.int64]:
+    """Return an array of integers as int64."""
+    array = plain_array(name, value)
+    if array.size and array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers, got {array.dtype}")
+    if array.dtype == np.uint64 and array.max(initial=0) > _LARGEST:
+        raise ValueError(f"{name} must be below 2**63, got {array.max()}")
+    return array.astype(np.int64)
 
 
 def frequencies(inv_freq: Any) -> npt.NDArray[np.float64]:

@@ -10,15 +10,9 @@ from posenc.bias.kerple import Kerple
 from posenc.bias.masks import mask_scores
 from posenc.bias.objects import T5, Alibi, Bias
 from posenc.bias.shaw import add_relative_keys, relative_key_index
+from posenc.bias.shift import add_relative_shift, relative_shift, relative_shift_valid
 from posenc.bias.t5 import add_t5_bias, t5_bias, t5_bucket
-from posenc.bias.transformer_xl import (
-    add_relative_shift,
-    add_transformer_xl_bias,
-    relative_position_table,
-    relative_shift,
-    relative_shift_valid,
-    transformer_xl_bias,
-)
+from posenc.bias.transformer_xl import add_transformer_xl_bias, relative_position_table, transformer_xl_bias
 from posenc.bias.windows import (
     WindowBias,
     add_window_bias,

@@ -12,6 +12,8 @@ from posenc import _parameters as check
 from posenc.bias import _parts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
 
 #: (causal, left, right, sinks) as C takes them
@@ -81,6 +83,40 @@ def add(scores: Any, out: Any, where: Where, mask: Mask, term: Any) -> Any:
     if scores is None:  # which C takes for a bias without scores
         raise TypeError(f"scores must be a NumPy array or a torch CPU tensor, got {type(None)}")
     return _add(scores, out, where, mask, term)
+
+
+def add_made(
+    scores: Any,
+    out: Any,
+    make: Callable[[tuple[int, ...], Where], Any],
+    masks: tuple[Any, Any, Any],
+    positions: tuple[Any, Any],
+) -> Any:
+    """Add the term that `make` says for scores of a shape and for where their queries and keys are.
+
+    `masks`: causal, window and sinks as a caller says them; `positions`: of queries and keys.
+    """
+    shape, mask = shape_of(scores), mask_of(*masks)
+    where = where_of(shape, *positions)
+    return add(scores, out, where, mask, make(shape, where))
+
+
+def dense_of_heads(
+    heads: int,
+    lengths: tuple[Any, Any],
+    rows: int | None,
+    target: tuple[npt.DTypeLike, Any],
+    term: Any,
+    masks: tuple[Any, Any, Any],
+    positions: tuple[Any, Any],
+) -> Any:
+    """Return a bias as an array, (heads, query_len, key_len), with `rows` of a batch before where there are some.
+
+    `target`: the dtype of a new array, or the array to write into.
+    """
+    queries, keys = length("query_len", lengths[0]), length("key_len", lengths[1])
+    shape = (heads, queries, keys) if rows is None else (rows, heads, queries, keys)
+    return dense(shape, *target, where_of(shape, *positions), mask_of(*masks), term)
 
 
 def _add(scores: Any, out: Any, where: Where, mask: Mask, term: Any) -> Any:

@@ -110,13 +110,10 @@ def alibi_bias(
             [-1. , -0.5, -0. ]]], dtype=float32)
     """
     term = line_term(slopes, right_slopes, form)
-    queries, keys = _scores.length("query_len", query_len), _scores.length("key_len", key_len)
-    shape: tuple[int, ...] = (term[0].shape[1], queries, keys)
-    batch = _parts.batch_rows(slopes, right_slopes, query_positions, key_positions)
-    if batch is not None:
-        shape = (batch, *shape)
-    mask = _scores.mask_of(causal, window, sinks)
-    return _scores.dense(shape, dtype, out, _scores.where_of(shape, query_positions, key_positions), mask, term)
+    positions = (query_positions, key_positions)
+    rows = _parts.batch_rows(slopes, right_slopes, *positions)
+    masks, heads = (causal, window, sinks), term[0].shape[1]
+    return _scores.dense_of_heads(heads, (query_len, key_len), rows, (dtype, out), term, masks, positions)
 
 
 def add_alibi(
@@ -184,21 +181,20 @@ def add_alibi(
     array([[-1. , -0.5,  0. , -inf],
            [-1.5, -1. , -0.5,  0. ]], dtype=float32)
     """
-    term, mask = line_term(slopes, right_slopes, form), _scores.mask_of(causal, window, sinks)
-    where = _scores.where_of(_scores.shape_of(scores), query_positions, key_positions)
-    return _scores.add(scores, out, where, mask, term)
+    term = line_term(slopes, right_slopes, form)
+    return _scores.add_made(scores, out, lambda *_: term, (causal, window, sinks), (query_positions, key_positions))
 
 
 def line_term(slopes: Any, right_slopes: Any, form: str) -> tuple[npt.NDArray[np.float64], bool]:
     """Return slopes as C takes them, (1 or batch, heads, 2): the factor of |u| where u < 0, and elsewhere."""
     of_key = check.choice("form", form, FORMS) == "key"
-    left = _finite_slopes("slopes", slopes)
+    left = finite_slopes("slopes", slopes)
     if right_slopes is None:
         right = left
     elif of_key:
         raise ValueError("right_slopes need form 'distance': a key's position has no side")
     else:
-        right = _finite_slopes("right_slopes", right_slopes)
+        right = finite_slopes("right_slopes", right_slopes)
         if right.shape[1] != left.shape[1] or (len(left) != len(right) and 1 not in (len(left), len(right))):
             raise ValueError(
                 f"right_slopes must have the shape of slopes, {np.shape(slopes)}, got {np.shape(right_slopes)}"
@@ -207,7 +203,7 @@ def line_term(slopes: Any, right_slopes: Any, form: str) -> tuple[npt.NDArray[np
     return np.stack([-left, right if of_key else -right], -1), of_key
 
 
-def _finite_slopes(name: str, slopes: Any) -> npt.NDArray[np.float64]:
+def finite_slopes(name: str, slopes: Any) -> npt.NDArray[np.float64]:
     """Return float64 (1 or batch, heads)."""
     array = check.plain_array(name, slopes)
     if array.ndim not in (1, 2) or not array.size:

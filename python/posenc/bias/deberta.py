@@ -66,9 +66,7 @@ def deberta_bucket(
     >>> deberta_bucket([-600, -129, -128, 3, 200])
     array([-270, -129, -128,    3,  169])
     """
-    distance = check.plain_array("relative_position", relative_position)
-    if distance.dtype.kind not in "iu":
-        raise TypeError(f"relative_position must be integers, got {distance.dtype}")
+    distance = check.integers("relative_position", relative_position)
     buckets, most = (
         check.integer("num_buckets", num_buckets, 2, 1 << 20),
         check.integer("max_distance", max_distance, 1, LARGEST - 1),
@@ -79,7 +77,6 @@ def deberta_bucket(
     far = int(max(abs(int(distance.min())), abs(int(distance.max())))) if distance.size else 0
     if far >= LARGEST:
         raise ValueError(f"relative_position must be below 2**31 in size, got {far}")
-    distance = distance.astype(np.int64)
     if check.choice("beyond", beyond, BEYOND) == "microsoft":
         distance, far = np.clip(distance, 1 - most, most - 1), min(far, most - 1)
     size = np.abs(distance)
@@ -152,13 +149,10 @@ def deberta_index(
         relative_position = deberta_bucket(
             relative_position, num_buckets=num_buckets, max_distance=max_distance, beyond=beyond
         )
-    distance = check.plain_array("relative_position", relative_position)
-    if distance.dtype.kind not in "iu":
-        raise TypeError(f"relative_position must be integers, got {distance.dtype}")
-    return np.clip(distance.astype(np.int64) + span, 0, 2 * span - 1)
+    return np.clip(check.integers("relative_position", relative_position) + span, 0, 2 * span - 1)
 
 
-def _index_of(span: int, num_buckets: Any, max_distance: int, beyond: str) -> tuple[_relative.Index, int]:
+def index_of(span: int, num_buckets: Any, max_distance: int, beyond: str) -> tuple[_relative.Index, int]:
     """Return the index of a distance, and the distance beyond which it no longer changes."""
     reach = span
     if num_buckets is not None:
@@ -173,9 +167,10 @@ def _index_of(span: int, num_buckets: Any, max_distance: int, beyond: str) -> tu
     return partial(deberta_index, span=span, **how), reach
 
 
-def _term(
+def entries_of(
     scores_shape: tuple[int, ...], where: _scores.Where, c2p: Any, p2c: Any, buckets: tuple[Any, int, str], scale: float
 ) -> tuple[Any, ...]:
+    """Return what C adds, from the entries of queries and of keys."""
     if c2p is None and p2c is None:
         raise ValueError("c2p or p2c must be given")
     shape = _scores.shape_of(p2c if c2p is None else c2p)
@@ -187,7 +182,7 @@ def _term(
     span = shape[-1] // 2
     if buckets[0] is not None and check.integer("num_buckets", buckets[0], 2, 1 << 20) != span:
         raise ValueError(f"{name} must have 2 * num_buckets = {2 * buckets[0]} entries, got {2 * span}")
-    index, reach = _index_of(span, *buckets)
+    index, reach = index_of(span, *buckets)
     return _relative.entries_term(c2p, p2c, index, reach, where, scores_shape, check.finite("scale", scale))
 
 
@@ -260,10 +255,12 @@ def add_disentangled_bias(
     array([[2., 1.],
            [7., 6.]], dtype=float32)
     """
-    shape = _scores.shape_of(scores)
-    where = _scores.where_of(shape, query_positions, key_positions)
-    term = _term(shape, where, c2p, p2c, (num_buckets, max_distance, beyond), scale)
-    return _scores.add(scores, out, where, _scores.mask_of(causal, window, sinks), term)
+    buckets = (num_buckets, max_distance, beyond)
+
+    def term(shape: tuple[int, ...], where: _scores.Where) -> tuple[Any, ...]:
+        return entries_of(shape, where, c2p, p2c, buckets, scale)
+
+    return _scores.add_made(scores, out, term, (causal, window, sinks), (query_positions, key_positions))
 
 
 def disentangled_bias(
@@ -316,5 +313,5 @@ def disentangled_bias(
     queries, keys = _relative.lengths("c2p or p2c", query_len, key_len, (found[0], found[1]))
     shape = (*_relative.leading(c2p, p2c), queries, keys)
     where = _scores.where_of(shape, query_positions, key_positions)
-    term = _term(shape, where, c2p, p2c, (num_buckets, max_distance, beyond), scale)
+    term = entries_of(shape, where, c2p, p2c, (num_buckets, max_distance, beyond), scale)
     return _scores.dense(shape, dtype, out, where, _scores.mask_of(False, None, 0), term)

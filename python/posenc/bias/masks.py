@@ -59,6 +59,4 @@ def mask_scores(
            [-inf,   0.,   0., -inf],
            [-inf, -inf,   0.,   0.]], dtype=float32)
     """
-    mask = _scores.mask_of(causal, window, sinks)
-    where = _scores.where_of(_scores.shape_of(scores), query_positions, key_positions)
-    return _scores.add(scores, out, where, mask, None)
+    return _scores.add_made(scores, out, lambda *_: None, (causal, window, sinks), (query_positions, key_positions))

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from posenc.bias import _relative, _scores
-from posenc.bias.deberta import _term as entries_of
-from posenc.bias.transformer_xl import _products as products_of
+from posenc.bias.deberta import entries_of
+from posenc.bias.transformer_xl import products_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -50,13 +50,15 @@ def relative_key_index(
     >>> relative_key_index([-3, 0, 1], 2), relative_key_index([-3, 0, 1], 2, order="query_minus_key")
     (array([4, 2, 1]), array([0, 2, 3]))
     """
-    distance = check.plain_array("relative_position", relative_position)
-    if distance.dtype.kind not in "iu":
-        raise TypeError(f"relative_position must be integers, got {distance.dtype}")
-    left = check.integer("left", left, 0, LARGEST)
-    right = left if right is None else check.integer("right", right, 0, LARGEST)
+    distance = check.integers("relative_position", relative_position)
+    left, right = _reach(left, right)
     sign = ORDERS[check.choice("order", order, ORDERS)]
-    return np.clip(sign * distance.astype(np.int64), -left, right) + left
+    return np.clip(sign * distance, -left, right) + left
+
+
+def _reach(left: Any, right: Any) -> tuple[int, int]:
+    left = check.integer("left", left, 0, LARGEST)
+    return left, left if right is None else check.integer("right", right, 0, LARGEST)
 
 
 def add_relative_keys(
@@ -111,8 +113,7 @@ def add_relative_keys(
     array([[2., 3.],
            [1., 2.]], dtype=float32)
     """
-    left = check.integer("left", left, 0, LARGEST)
-    right = left if right is None else check.integer("right", right, 0, LARGEST)
+    left, right = _reach(left, right)
     check.choice("order", order, ORDERS)
     if of_query is None and of_key is None:
         raise ValueError("of_query or of_key must be given")
@@ -120,9 +121,9 @@ def add_relative_keys(
     for name, array in (("of_query", of_query), ("of_key", of_key)):
         if array is not None and (_scores.shape_of(array) or (0,))[-1] != rows:
             raise ValueError(f"{name} must have {rows} entries in its last axis, got shape {_scores.shape_of(array)}")
-    shape = _scores.shape_of(scores)
-    where = _scores.where_of(shape, query_positions, key_positions)
-    index = partial(relative_key_index, left=left, right=right, order=order)
-    reach = max(left, right) + 1
-    term = _relative.entries_term(of_query, of_key, index, reach, where, shape, check.finite("scale", scale), "k")
-    return _scores.add(scores, out, where, _scores.mask_of(causal, window, sinks), term)
+    index, scale = partial(relative_key_index, left=left, right=right, order=order), check.finite("scale", scale)
+
+    def term(shape: tuple[int, ...], where: _scores.Where) -> tuple[Any, ...]:
+        return _relative.entries_term(of_query, of_key, index, max(left, right) + 1, where, shape, scale, "k")
+
+    return _scores.add_made(scores, out, term, (causal, window, sinks), (query_positions, key_positions))

@@ -58,10 +58,7 @@ def t5_bucket(
     array([15, 10,  3,  0, 19, 26])
     """
     bounds = _bounds(bidirectional, num_buckets, max_distance)
-    u = check.plain_array("relative_position", relative_position)
-    if u.size and u.dtype.kind not in "iu":
-        raise TypeError(f"relative_position must be integers, got {u.dtype}")
-    u = u.astype(np.int64)
+    u = check.integers("relative_position", relative_position)
     steps = np.array(bounds)
     before = np.searchsorted(steps, np.maximum(-u, 0), side="right")
     if not bidirectional:
@@ -187,9 +184,7 @@ def add_t5_bias(
             [ 3.,  2.,  1.,  0.]]], dtype=float32)
     """
     term = table_term(table, bidirectional, num_buckets, max_distance, order)
-    mask = _scores.mask_of(causal, window, sinks)
-    where = _scores.where_of(_scores.shape_of(scores), query_positions, key_positions)
-    return _scores.add(scores, out, where, mask, term)
+    return _scores.add_made(scores, out, lambda *_: term, (causal, window, sinks), (query_positions, key_positions))
 
 
 def t5_bias(
@@ -240,9 +235,7 @@ def t5_bias(
     (8, 3, 5)
     """
     term = table_term(table, bidirectional, num_buckets, max_distance, order)
-    queries, keys = _scores.length("query_len", query_len), _scores.length("key_len", key_len)
-    heads = _scores.shape_of(table)[term[1].index("h")]
-    rows = _parts.batch_rows(query_positions, key_positions)
-    shape = (heads, queries, keys) if rows is None else (rows, heads, queries, keys)
-    where = _scores.where_of(shape, query_positions, key_positions)
-    return _scores.dense(shape, dtype, out, where, _scores.mask_of(causal, window, sinks), term)
+    positions = (query_positions, key_positions)
+    rows = _parts.batch_rows(*positions)
+    masks, heads = (causal, window, sinks), _scores.shape_of(table)[term[1].index("h")]
+    return _scores.dense_of_heads(heads, (query_len, key_len), rows, (dtype, out), term, masks, positions)

@@ -1,19 +1,16 @@
 """Transformer-XL's relative attention, and XLNet's and Conformer's (Dai et al., arXiv:1901.02860, section 3.3).
 
-The term BD of a score is (q_i + v) . R of the distance i - j. Models multiply the queries with all rows R first and
-then shift: `relative_shift` is that shift as a view, `add_relative_shift` adds what it shows, and
-`add_transformer_xl_bias` takes queries and rows and needs no product of that size.
+The term BD of a score is (q_i + v) . R of the distance i - j. `add_transformer_xl_bias` takes queries and rows R and
+needs no product of all of them; shift.py has what models do instead.
 """
 
 from __future__ import annotations
 
-import sys
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from posenc import _core, _split
+from posenc import _core
 from posenc import _parameters as check
 from posenc.bias import _relative, _scores
 from posenc.tables import rotary_table
@@ -98,7 +95,7 @@ def relative_position_table(
     return np.concatenate([sin, cos], -1)
 
 
-def _origin(rows: int, queries: int, keys: int, convention: str, name: str) -> int:
+def origin_of(rows: int, queries: int, keys: int, convention: str, name: str) -> int:
     """Return the row of distance 0 among rows of distances that a convention lays out, the number of rows checked."""
     wanted = {"transformer_xl": (keys,), "xlnet": (keys + queries, keys + 1), "conformer": (keys + queries - 1,)}
     possible = wanted[check.choice("convention", convention, CONVENTIONS)]
@@ -110,165 +107,7 @@ def _origin(rows: int, queries: int, keys: int, convention: str, name: str) -> i
     return keys if convention == "xlnet" else keys - 1
 
 
-def relative_shift_valid(query_len: int, key_len: int) -> npt.NDArray[np.bool_]:
-    """Return where the shift of Transformer-XL's own rows shows a product: keys up to the query, at their ends aligned.
-
-    Parameters
-    ----------
-    query_len, key_len : int
-
-    Returns
-    -------
-    ndarray of bool, shape (query_len, key_len)
-
-    Examples
-    --------
-    >>> from posenc.bias import relative_shift_valid
-    >>> relative_shift_valid(2, 3)
-    array([[ True,  True, False],
-           [ True,  True,  True]])
-    """
-    queries, keys = _scores.length("query_len", query_len), _scores.length("key_len", key_len)
-    return np.arange(keys) <= np.arange(queries)[:, None] + (keys - queries)
-
-
-def relative_shift(x: Any, key_len: int | None = None, *, convention: str = "transformer_xl", out: Any = None) -> Any:
-    """Return products with the rows of distances as a bias of queries and keys: a view, nothing is moved.
-
-    Entry (i, j) of the view is x[i, n] with n the row of the distance of query i and key j, queries at the last of
-    the keys.
-
-    Parameters
-    ----------
-    x : NumPy array or torch CPU tensor, shape (..., queries, distances)
-        (q + v) @ R.T, with the rows of `relative_position_table`.
-    key_len : int, optional
-        Default: what the convention's number of rows says.
-    convention : {"transformer_xl", "xlnet", "conformer"}
-        "xlnet" is its `rel_shift_bnij`, "conformer" the skew of wav2vec2_conformer, parakeet and others.
-    out : array, shape (..., queries, key_len), optional
-        Where to write instead, zeros where there is no product.
-
-    Returns
-    -------
-    view of x, shape (..., queries, key_len)
-        Or `out`, where given. Transformer-XL and one-sided XLNet have no rows for keys after the query: there (see
-        `relative_shift_valid`) the view shows what lies behind the row in memory, elements of the next queries in an
-        array without gaps, never anything outside of x. It must be masked, as the model's causal mask does; in
-        Transformer-XL's own code those entries hold other leftovers.
-
-    Raises
-    ------
-    ValueError
-        For a number of distances that does not fit, and for rows that lie so that the view would leave x: pass `out`.
-    TypeError
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from posenc.bias import relative_shift
-    >>> relative_shift(np.arange(6).reshape(2, 3), convention="conformer")
-    array([[1, 2],
-           [3, 4]])
-    """
-    shape = _scores.shape_of(x)
-    if len(shape) < 2:
-        raise ValueError(f"x must have shape (.., queries, distances), got {shape or check.shown(x)}")
-    queries, rows = shape[-2:]
-    implied = {"transformer_xl": rows, "xlnet": rows - queries, "conformer": rows - queries + 1}
-    check.choice("convention", convention, CONVENTIONS)
-    keys = check.integer("key_len", implied[convention] if key_len is None else key_len, 0)
-    origin = _origin(rows, queries, keys, convention, "x")
-    if out is not None:
-        wanted = (*shape[:-2], queries, keys)
-        where = _scores.where_of(wanted, None, None)
-        term = _shift_term(x, origin, rows, where, wanted, 1.0)
-        mask = _scores.mask_of(_causal(None, rows, origin, wanted, "x"), None, 0)
-        return _scores.dense(wanted, np.float32, out, where, mask, term)
-    return _shifted(_split.sliceable(x), keys, origin - keys + queries, rows < origin + queries)
-
-
-def _shifted(x: Any, keys: int, start: int, leaves_rows: bool) -> Any:
-    """Return the view whose entry (i, j) is x[i, start + j - i]."""
-    torch = sys.modules.get("torch")
-    is_tensor = torch is not None and isinstance(x, torch.Tensor)
-    strides = x.stride() if is_tensor else x.strides
-    row, step = strides[-2:]
-    if leaves_rows and x.shape[-2] > 1 and not row >= step > 0:
-        raise ValueError("x must have rows one after the other for this view; pass out=")
-    shape, moved = (*x.shape[:-1], keys), (*strides[:-2], row - step, step)
-    if 0 in shape:
-        return x[..., :0] if keys == 0 else x.reshape(shape)
-    if is_tensor:
-        return x.as_strided(shape, moved, x.storage_offset() + start * step)
-    return np.lib.stride_tricks.as_strided(x[..., start:], shape, moved, writeable=x.flags.writeable)
-
-
-def _shift_term(
-    x: Any, origin: int, rows: int, where: _scores.Where, shape: tuple[int, ...], scale: float
-) -> tuple[Any, ...]:
-    index = partial(_row_of, origin=origin, rows=rows)
-    return _relative.entries_term(x, None, index, rows + origin, where, shape, scale, "s")
-
-
-def _row_of(distance: npt.NDArray[np.int64], origin: int, rows: int) -> npt.NDArray[np.int64]:
-    return np.clip(origin - distance, 0, max(rows - 1, 0))
-
-
-def add_relative_shift(
-    scores: Any,
-    x: Any,
-    *,
-    convention: str = "transformer_xl",
-    scale: float = 1.0,
-    causal: bool | str | None = None,
-    window: Any = None,
-    sinks: int = 0,
-    out: Any = None,
-) -> Any:
-    """Add products with the rows of distances to scores, shifted on the way.
-
-    Parameters
-    ----------
-    scores : NumPy array or torch CPU tensor, shape (..., heads, queries, keys)
-    x : array, shape (..., queries, distances)
-        As in `relative_shift`; any strides and any of the four float dtypes. Leading axes fit by broadcasting.
-    convention, scale
-    causal, window, sinks
-        Masks, see `posenc.mask_scores`. Default for causal: False where there are rows for keys after the query, else
-        "skip", which leaves those keys as they are.
-    out : array, optional
-        Where to write; may be scores itself.
-
-    Returns
-    -------
-    array
-        `out` where given, else a new array like scores: the bits of scores + scale * relative_shift(x), where that is a
-        product.
-
-    Raises
-    ------
-    TypeError, ValueError, BufferError
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from posenc.bias import add_relative_shift
-    >>> add_relative_shift(np.zeros((2, 2), np.float32), np.ones((2, 2), np.float32))
-    array([[1., 0.],
-           [1., 1.]], dtype=float32)
-    """
-    shape, own = _scores.shape_of(scores), _scores.shape_of(x)
-    if len(shape) < 2 or len(own) < 2:
-        raise ValueError(f"scores and x must have two axes at least, got shapes {shape} and {own}")
-    origin = _origin(own[-1], shape[-2], shape[-1], convention, "x")
-    causal, where = _causal(causal, own[-1], origin, shape, "x"), _scores.where_of(shape, None, None)
-    mask = _scores.mask_of(causal, window, sinks)
-    term = _shift_term(x, origin, own[-1], where, shape, check.finite("scale", scale))
-    return _scores.add(scores, out, where, mask, term)
-
-
-def _causal(causal: Any, rows: int, origin: int, shape: tuple[int, ...], name: str) -> Any:
+def causal_of(causal: Any, rows: int, origin: int, shape: tuple[int, ...], name: str) -> Any:
     """Return causal or its default; refuse keys after the query where there is no row for them."""
     complete = shape[-2] < 2 or rows >= origin + shape[-2]
     if causal is None:
@@ -278,7 +117,7 @@ def _causal(causal: Any, rows: int, origin: int, shape: tuple[int, ...], name: s
     return causal
 
 
-def _products(
+def products_of(
     shape: tuple[int, ...], q: Any, r: Any, v: Any, convention: str, scale: float, causal: Any
 ) -> tuple[tuple[Any, ...], Any]:
     """Return what C adds, and causal or its default."""
@@ -287,8 +126,8 @@ def _products(
         raise ValueError(f"r must have shape (.., distances, head_dim), got {rows or check.shown(r)}")
     if q is None:
         raise TypeError("q must be a NumPy array or a torch CPU tensor, got None")
-    origin = _origin(rows[-2], shape[-2], shape[-1], convention, "r")
-    causal = _causal(causal, rows[-2], origin, shape, "r")
+    origin = origin_of(rows[-2], shape[-2], shape[-1], convention, "r")
+    causal = causal_of(causal, rows[-2], origin, shape, "r")
     return _relative.products_term(q, v, r, origin, check.finite("scale", scale)), causal
 
 
@@ -344,7 +183,7 @@ def add_transformer_xl_bias(
            [3., 2., 1.]], dtype=float32)
     """
     shape = _scores.shape_of(scores)
-    term, causal = _products(shape, q, r, v, convention, scale, causal)
+    term, causal = products_of(shape, q, r, v, convention, scale, causal)
     mask = _scores.mask_of(causal, window, sinks)
     return _scores.add(scores, out, _scores.where_of(shape, None, None), mask, term)
 
@@ -396,6 +235,6 @@ def transformer_xl_bias(
     implied = {"transformer_xl": 0, "xlnet": own[-2], "conformer": own[-2] - 1}[convention]
     keys = check.integer("key_len", rows[-2] - implied if key_len is None else key_len, 0, _scores.LARGEST_POSITION)
     shape = (*_relative.leading(q, r, v), own[-2], keys)
-    term, causal = _products(shape, q, r, v, convention, scale, None)
+    term, causal = products_of(shape, q, r, v, convention, scale, None)
     mask = _scores.mask_of(causal, None, 0)
     return _scores.dense(shape, dtype, out, _scores.where_of(shape, None, None), mask, term)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from posenc import _parameters as check
 from posenc import bias
-from posenc.bias.alibi import _finite_slopes
+from posenc.bias.alibi import finite_slopes
 from posenc.torch import _bias
 from posenc.torch._bias_place import mask_of, place_of
 from posenc.torch._rotary_modules import KeepsPrecision
@@ -85,7 +85,7 @@ class ALiBi(KeepsPrecision, Masks):
             self._keep("right_slopes", right_slopes, num_heads)
 
     def _keep(self, name: str, slopes: Any, heads: int) -> None:
-        values = _finite_slopes(name, slopes.detach().cpu() if isinstance(slopes, Tensor) else slopes)
+        values = finite_slopes(name, slopes.detach().cpu() if isinstance(slopes, Tensor) else slopes)
         if values.shape != (1, heads):
             raise ValueError(f"{name} must have shape ({heads},), got {tuple(slopes.shape)}")
         tensor = torch.from_numpy(values[0].copy())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from posenc import _parameters as check
-from posenc.bias.deberta import _index_of
+from posenc.bias.deberta import index_of
 from posenc.bias.transformer_xl import CONVENTIONS
 from posenc.torch._bias_modules import Masks
 from posenc.torch._content_ops import relative_rows
@@ -154,7 +154,7 @@ class DisentangledBias(Masks):
         span = check.integer("span", span, 1)
         if num_buckets is not None and num_buckets != span:
             raise ValueError(f"span must be num_buckets ({num_buckets}), got {span}")
-        _index_of(span, num_buckets, max_distance, check.choice("beyond", beyond, ("transformers", "microsoft")))
+        index_of(span, num_buckets, max_distance, check.choice("beyond", beyond, ("transformers", "microsoft")))
         if not terms or len(set(terms)) != len(terms) or not set(terms) <= {"c2p", "p2c"}:
             raise ValueError(f"terms must be 'c2p', 'p2c' or both, got {terms}")
         self.heads, self.terms = heads, tuple(terms)

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from posenc.bias import _relative
-from posenc.bias.deberta import _index_of, _term
-from posenc.bias.transformer_xl import _origin, _products, relative_position_table
+from posenc.bias.deberta import entries_of, index_of
+from posenc.bias.transformer_xl import origin_of, products_of, relative_position_table
 from posenc.torch._bias_ops import add_in_c, like_first, nothing_like
 from posenc.torch._bias_place import Place, add_formula, positions_in, without_hidden, without_masked
 from posenc.torch._table_ops import plain
@@ -54,7 +54,7 @@ def _add_disentangled(
 ) -> Tensor:
     """Add entries of queries and keys."""
     place, buckets = Place(query, key, first, mask), (num_buckets, max_distance, beyond)
-    term = _term(tuple(scores.shape), place.where, _plain(c2p), _plain(p2c), buckets, scale)
+    term = entries_of(tuple(scores.shape), place.where, _plain(c2p), _plain(p2c), buckets, scale)
     return add_in_c(scores, place, term)
 
 
@@ -95,7 +95,7 @@ def _disentangled_gradient(
     """Return float64 gradients of c2p and p2c of these shapes; empty where there is none."""
     place, targets = Place(query, key, first, mask), [np.zeros(()) if s is None else np.zeros(s) for s in (c2p, p2c)]
     own = [t if s is not None else None for t, s in zip(targets, (c2p, p2c), strict=True)]
-    term = _term(tuple(grad.shape), place.where, own[0], own[1], (num_buckets, max_distance, beyond), scale)
+    term = entries_of(tuple(grad.shape), place.where, own[0], own[1], (num_buckets, max_distance, beyond), scale)
     _relative.sums(plain(grad), place.where, place.bounds, term, own[0], own[1])
     return torch.from_numpy(targets[0]), torch.from_numpy(targets[1])
 
@@ -130,7 +130,7 @@ def disentangled_formula(
 ) -> Tensor:
     """Add entries in torch's operations."""
     width = (p2c if c2p is None else c2p).shape[-1]  # type: ignore[union-attr]
-    index, reach = _index_of(width // 2, num_buckets, max_distance, beyond)
+    index, reach = index_of(width // 2, num_buckets, max_distance, beyond)
     entries = torch.from_numpy(index(np.arange(-reach, reach + 1))).to(scores.device)
     query, key = positions_in(scores.shape, place, scores.device)
     n = entries[(query - key).clamp(-reach, reach) + reach]
@@ -154,7 +154,7 @@ def _add_products(
 ) -> Tensor:
     """Add the products of q + v with the row of the distance."""
     causal = _CAUSAL[mask[0]]
-    term, _ = _products(tuple(scores.shape), plain(q), plain(r), _plain(v), convention, scale, causal)
+    term, _ = products_of(tuple(scores.shape), plain(q), plain(r), _plain(v), convention, scale, causal)
     return add_in_c(scores, ends_aligned(scores.shape, mask), term)
 
 
@@ -192,7 +192,7 @@ def _products_gradient(
 ) -> tuple[Tensor, Tensor]:
     """Return float64 gradients of q + v and of r, of the shapes of q and r."""
     place, g = ends_aligned(grad.shape, mask), plain(grad)
-    term, _ = _products(tuple(grad.shape), plain(q), plain(r), _plain(v), convention, scale, _CAUSAL[mask[0]])
+    term, _ = products_of(tuple(grad.shape), plain(q), plain(r), _plain(v), convention, scale, _CAUSAL[mask[0]])
     of_q, of_r = np.zeros(tuple(q.shape)), np.zeros(tuple(r.shape))
     _relative.sums(g, place.where, place.bounds, term, of_q, of_r)
     return torch.from_numpy(of_q), torch.from_numpy(of_r)
@@ -234,7 +234,7 @@ def products_formula(
     products = (query @ r.to(wide).mT).expand(*scores.shape[:-1], rows)
     place = ends_aligned(scores.shape, mask)
     where = positions_in(scores.shape, place, scores.device)
-    n = (_origin(rows, queries, keys, convention, "r") - (where[0] - where[1])).clamp(0, rows - 1)
+    n = (origin_of(rows, queries, keys, convention, "r") - (where[0] - where[1])).clamp(0, rows - 1)
     return add_formula(scores, scale * products.gather(-1, n.expand(scores.shape)), place)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from posenc import _parameters as check
 from posenc import bias
-from posenc.bias.transformer_xl import _causal, _origin
+from posenc.bias.transformer_xl import causal_of, origin_of
 from posenc.torch import _bias, _content_ops
 from posenc.torch._bias_place import mask_of, place_of
 from posenc.torch._rotary import has_kernels
@@ -208,8 +208,8 @@ def add_transformer_xl_bias(
     shape, rows = tuple(scores.shape), r.shape[-2]
     if len(shape) < 2 or q.ndim < 2:
         raise ValueError(f"scores and q must have two axes at least, got shapes {shape} and {tuple(q.shape)}")
-    origin = _origin(rows, shape[-2], shape[-1], convention, "r")
-    mask = mask_of(_causal(causal, rows, origin, shape, "r"), window, sinks)
+    origin = origin_of(rows, shape[-2], shape[-1], convention, "r")
+    mask = mask_of(causal_of(causal, rows, origin, shape, "r"), window, sinks)
     if v is not None:  # gradients of v are those of q + v, summed
         q = q.expand(np.broadcast_shapes(q.shape, v.shape))
     if has_kernels(scores):
