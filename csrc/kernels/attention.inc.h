@@ -43,15 +43,15 @@ enum { PE_WIDE(VECTORS_) = PE_TALLY_LANES / DL, PE_WIDE(LINE_) = 64 / sizeof(PE_
  * nothing, and this runs at the speed of memory. */
 PE_FN int PE_WIDE(tally_nothing_)(const PE_T *x, size_t n, ptrdiff_t ahead) {
     if (n == 0 || x[0] != 0 || x[n - 1] != 0) return n == 0;
-    uint64_t any = 0, word[8];
+    uint64_t any = 0, word[8], rest[8] = {0}; /* bits: -0.0 is no zero here */
     size_t i = 0;
     for (; i + PE_WIDE(LINE_) <= n; i += PE_WIDE(LINE_)) {
         PE_PREFETCH2((const char *)(x + i) + ahead);
         memcpy(word, x + i, sizeof word);
         for (int k = 0; k < 8; k++) any |= word[k];
     }
-    for (; i < n; i++)
-        if (x[i] != 0) return 0;
+    memcpy(rest, x + i, (n - i) * sizeof *x);
+    for (int k = 0; k < 8; k++) any |= rest[k];
     return any == 0;
 }
 
