@@ -150,6 +150,20 @@ def test_rounded_coefficients_are_good_enough(header: str) -> None:
     assert_polynomials_within(family(header, "L"), family(header, "K"), 57, 59)  # measured 2^-57.1 and 2^-59.4
 
 
+def test_rows_turned_are_made_again_in_time(header: str) -> None:
+    """What both ways may miss, in units of a float64's last place, is less than what is made again.
+
+    A turn adds its own error (a float64 ulp each of cos and sin, below 1) and two roundings each, none longer than
+    sqrt(2) * 2^-53; 48 rows are eleven turns by four rows and one more, from a first row as near as a turn. The other
+    way errs by its polynomials, and by roundings of which 2^-51 is more than enough.
+    """
+    run = 13 * 2 * mp.sqrt(2) * mp.ldexp(1, -53)
+    assert run < mp.mpf(2) ** mp.mpf("-47.5")
+    relative = run / defined(header, "PE_RUN_LEAST")
+    alone = max(worst_errors(family(header, "S"), family(header, "C"))) + mp.ldexp(1, -51)
+    assert (relative + alone) * mp.ldexp(1, 53) < defined(header, "PE_RUN_DOUBT")
+
+
 def test_pieces_of_half_pi(header: str) -> None:
     """Three pieces of 22 bits and the float64 nearest to the rest; eight of 22 bits for the exact reduction."""
     pieces = cut_half_pi(EXACT_PIECES)

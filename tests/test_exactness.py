@@ -207,6 +207,22 @@ def test_frequencies_that_are_quarter_turns(inv_freq: float) -> None:
     assert_tables_exact(np.array(positions) / 2, [inv_freq])
 
 
+@pytest.mark.parametrize("base", [1e2, 1e4, 1e7])
+def test_rows_in_a_run_have_the_bits_of_rows_alone(base: float) -> None:
+    """Positions that count up, hard ones among them, against the same positions in another order; and the truth."""
+    inv_freq = base ** (-np.arange(0, 38, 2) / 38)
+    for hard in (0, *hard_positions(float(inv_freq[5]), range(8, 31), int(LIMIT))[-3:].astype(np.int64)):
+        positions = np.arange(hard - 100, hard + 100)
+        positions = positions[np.abs(positions) < LIMIT]
+        shuffled = np.random.default_rng(0).permutation(len(positions))
+        run, alone = posenc.rotary_table(positions, inv_freq), posenc.rotary_table(positions[shuffled], inv_freq)
+        halves = [posenc.rotary_table(part, inv_freq) for part in (positions[:77], positions[77:])]
+        for i, found in enumerate(run):
+            np.testing.assert_array_equal(found[shuffled].view(np.int32), alone[i].view(np.int32))
+            np.testing.assert_array_equal(found.view(np.int32), np.concatenate([h[i] for h in halves]).view(np.int32))
+    assert_tables_exact(positions[80:120], inv_freq)
+
+
 @pytest.mark.parametrize("pairs", [1, 2, 3, 5, 7, 8, 13, 40])
 def test_hard_position_within_a_row(pairs: int) -> None:
     """A row is mended where it must be, whatever vectors it is made of: every other column stays exact."""

@@ -146,8 +146,38 @@ enum pe_status pe_check_rows(const pe_positions *positions, size_t batch, size_t
 
 /* ---- rows ---- */
 
-void pe_make_rows(const struct pe_kernels *kernels, const pe_frequencies *freq, const pe_positions *positions,
-                  size_t batch, size_t j, size_t n, size_t first, size_t count, const struct pe_row_target *to) {
+/* Rows of a call from which on turns, which take four of them, pay. */
+enum { WORTH_TURNS = 32 };
+
+void pe_turns_begin(const struct pe_kernels *kernels, const pe_frequencies *freq, size_t rows, size_t first,
+                    size_t count, enum pe_dtype dtype, struct pe_turns *turns) {
+    const double times[PE_RUN_TURNS] = {1, 2, 3, 4};
+    double scale = fabs(freq->scale);
+    turns->ready = dtype == PE_F32 && rows >= WORTH_TURNS && !freq->axis_of_freq && !freq->as_float32 &&
+                   scale > 0x1p-60 && scale < 0x1p60;
+    if (!turns->ready) return;
+    ptrdiff_t step = (ptrdiff_t)(2 * count * sizeof *turns->turn);
+    struct pe_sincos job = {.position = times,
+                            .inv_freq = freq->inv_freq + first,
+                            .scale = 1,
+                            .cos = (char *)turns->turn,
+                            .sin = (char *)(turns->turn + count),
+                            .cos_step = step,
+                            .sin_step = step,
+                            .rows = PE_RUN_TURNS,
+                            .pairs = count};
+    kernels->sincos_f64(&job);
+}
+
+static bool count_up(const double *at, size_t n) {
+    for (size_t i = 1; i < n; i++)
+        if (at[i] != at[0] + (double)i) return false;
+    return true;
+}
+
+void pe_make_rows(const struct pe_kernels *kernels, const pe_frequencies *freq, const struct pe_turns *turns,
+                  const pe_positions *positions, size_t batch, size_t j, size_t n, size_t first, size_t count,
+                  const struct pe_row_target *to) {
     double at[PE_TILE_ROWS], each[PE_CHUNK_PAIRS];
     struct pe_sincos job = {.position = at,
                             .inv_freq = freq->inv_freq + first,
@@ -165,7 +195,11 @@ void pe_make_rows(const struct pe_kernels *kernels, const pe_frequencies *freq, 
             double p = pe_position(positions, 0, batch, j + row);
             at[row] = freq->as_float32 ? (double)(float)p : p;
         }
-        kernel(&job);
+        struct pe_sincos_run run = {.rows = job, .turn_step = count, .zipped = to->zipped};
+        if (turns && turns->ready && n > PE_RUN_TURNS && count_up(at, n))
+            run.turn = turns->turn, kernels->sincos_run(&run);
+        else
+            kernel(&job);
         return;
     }
     job.each = each, job.rows = 1;
@@ -232,7 +266,7 @@ void pe_tile_fill(const struct pe_kernels *kernels, const pe_rows *rows, size_t 
     tile->cos = tile->cos_rows, tile->sin = tile->sin_rows, tile->step = step;
     if (rows->freq) {
         struct pe_row_target to = {tile->cos_rows, tile->sin_rows, step, step, rows->dtype == PE_F64 && !widen, false};
-        pe_make_rows(kernels, rows->freq, &rows->positions, batch, j, n, first, count, &to);
+        pe_make_rows(kernels, rows->freq, NULL, &rows->positions, batch, j, n, first, count, &to);
     }
     for (size_t i = 0; i < n; i++) {
         char *cos = tile->cos_rows + (ptrdiff_t)i * step, *sin = tile->sin_rows + (ptrdiff_t)i * step;
@@ -269,13 +303,16 @@ enum pe_status pe_table(const struct pe_kernels *kernels, const pe_frequencies *
                         const pe_view *cos, const pe_view *sin, bool stream, pe_poll *poll, void *context) {
     struct pe_tile tile;
     size_t batch = (size_t)cos->shape[0], seq = (size_t)cos->shape[1], polled = 0;
-    size_t size = pe_itemsize(cos->dtype), tile_rows = pe_tile_rows(cos->dtype, freq->pairs);
+    size_t size = pe_itemsize(cos->dtype);
+    struct pe_turns turns;
     pe_rows rows = {.freq = freq, .positions = *positions, .dtype = cos->dtype, .pairs = freq->pairs};
     /* rows go straight to where they belong unless an output is strided, streamed, or float64 of float32 angles */
     bool direct = !stream && cos->stride[2] == (ptrdiff_t)size && sin->stride[2] == (ptrdiff_t)size &&
                   !(freq->as_float32 && cos->dtype == PE_F64);
+    size_t tile_rows = direct ? PE_TILE_ROWS : pe_tile_rows(cos->dtype, freq->pairs);
     for (size_t first = 0; first < freq->pairs; first += PE_CHUNK_PAIRS) {
         size_t count = pe_min(PE_CHUNK_PAIRS, freq->pairs - first);
+        if (direct) pe_turns_begin(kernels, freq, seq, first, count, cos->dtype, &turns);
         for (size_t b = 0; b < batch; b++)
             for (size_t j = 0; j < seq; j += tile_rows) {
                 size_t n = pe_min(tile_rows, seq - j);
@@ -286,7 +323,7 @@ enum pe_status pe_table(const struct pe_kernels *kernels, const pe_frequencies *
                                                .cos_step = cos->stride[1],
                                                .sin_step = sin->stride[1],
                                                .wide = cos->dtype == PE_F64};
-                    pe_make_rows(kernels, freq, positions, b, j, n, first, count, &to);
+                    pe_make_rows(kernels, freq, &turns, positions, b, j, n, first, count, &to);
                 } else {
                     pe_tile_fill(kernels, &rows, b, j, n, first, count, &tile);
                     pe_put_rows(kernels, cos, b, j, n, first, count, tile.cos, tile.step, stream);

@@ -27,9 +27,19 @@ struct pe_row_target {
     ptrdiff_t cos_step, sin_step;
     bool wide, zipped;
 };
-/* n <= PE_TILE_ROWS rows from position j on, pairs `first` .. first + count, count <= PE_CHUNK_PAIRS */
-void pe_make_rows(const struct pe_kernels *kernels, const pe_frequencies *freq, const pe_positions *positions,
-                  size_t batch, size_t j, size_t n, size_t first, size_t count, const struct pe_row_target *to);
+/* What turns rows of float32 one into the next where positions count up, for a chunk of pairs; ready says if it can. */
+struct pe_turns {
+    bool ready;
+    PE_ALIGNED(64) double turn[2 * PE_RUN_TURNS * PE_CHUNK_PAIRS];
+};
+/* For calls that make `rows` of them; few are not worth it. */
+void pe_turns_begin(const struct pe_kernels *kernels, const pe_frequencies *freq, size_t rows, size_t first,
+                    size_t count, enum pe_dtype dtype, struct pe_turns *turns);
+/* n <= PE_TILE_ROWS rows from position j on, pairs `first` .. first + count, count <= PE_CHUNK_PAIRS. `turns` is NULL, or
+ * made for this chunk; then rows do not overlap. */
+void pe_make_rows(const struct pe_kernels *kernels, const pe_frequencies *freq, const struct pe_turns *turns,
+                  const pe_positions *positions, size_t batch, size_t j, size_t n, size_t first, size_t count,
+                  const struct pe_row_target *to);
 /* n elements, `step` bytes apart, side by side in another dtype: their own, or float32 for halves */
 void pe_widen(const struct pe_kernels *kernels, char *to, enum pe_dtype to_dtype, const char *from, ptrdiff_t step,
               enum pe_dtype dtype, size_t n);

@@ -49,7 +49,7 @@ static void make_chunk(const struct pe_kernels *kernels, const pe_sinusoid *s, c
     char *sin = tile->rows + place->sin_at * size, *cos = tile->rows + place->cos_at * size;
     if (kernels_can(s)) {
         struct pe_row_target to = {cos, sin, step, step, s->dtype == PE_F64, s->how.step == 2};
-        pe_make_rows(kernels, s->freq, positions, batch, j, n, first, count, &to);
+        pe_make_rows(kernels, s->freq, NULL, positions, batch, j, n, first, count, &to);
         return;
     }
     pe_rows rows = {.freq = s->freq, .positions = *positions, .pairs = s->freq->pairs, .dtype = s->dtype};
@@ -98,8 +98,9 @@ int pe_sinusoid_fill(const struct pe_kernels *kernels, const pe_sinusoid *s, con
 /* ---- tables ---- */
 
 /* rows straight to where they belong */
-static void make_in_place(const struct pe_kernels *kernels, const pe_sinusoid *s, const pe_positions *positions,
-                          const pe_view *out, size_t batch, size_t j, size_t n, size_t first, size_t count) {
+static void make_in_place(const struct pe_kernels *kernels, const pe_sinusoid *s, const struct pe_turns *turns,
+                          const pe_positions *positions, const pe_view *out, size_t batch, size_t j, size_t n,
+                          size_t first, size_t count) {
     ptrdiff_t size = (ptrdiff_t)pe_itemsize(s->dtype), skip = (ptrdiff_t)(first * s->how.step) * size;
     char *row = out->data + (ptrdiff_t)batch * out->stride[0] + (ptrdiff_t)j * out->stride[1] + skip;
     struct pe_row_target to = {.sin = row + (ptrdiff_t)s->how.sin_at * size,
@@ -108,7 +109,7 @@ static void make_in_place(const struct pe_kernels *kernels, const pe_sinusoid *s
                                .cos_step = out->stride[1],
                                .wide = s->dtype == PE_F64,
                                .zipped = s->how.step == 2};
-    pe_make_rows(kernels, s->freq, positions, batch, j, n, first, count, &to);
+    pe_make_rows(kernels, s->freq, turns, positions, batch, j, n, first, count, &to);
 }
 
 static void zero_row(const pe_view *out, size_t batch, size_t j, size_t first) {
@@ -135,13 +136,16 @@ enum pe_status pe_sinusoid_table(const struct pe_kernels *kernels, const pe_sinu
     size_t polled = 0, size = pe_itemsize(s->dtype), seq = (size_t)out->shape[1], pairs = s->freq->pairs;
     bool direct = !stream && out->stride[2] == (ptrdiff_t)size && s->how.sines == s->how.cosines && kernels_can(s);
     size_t tile_rows = direct ? PE_TILE_ROWS : pe_sinusoid_tile_rows(s);
+    struct pe_turns turns; /* for one chunk */
+    turns.ready = false;
+    if (direct && is_whole(s)) pe_turns_begin(kernels, s->freq, seq, 0, pairs, s->dtype, &turns);
     for (size_t b = 0; b < (size_t)out->shape[0]; b++)
         for (size_t j = 0; j < seq; j += tile_rows) {
             size_t n = pe_min(tile_rows, seq - j);
             for (size_t first = 0; first < pairs; first += PE_CHUNK_PAIRS) {
                 size_t count = pe_min(PE_CHUNK_PAIRS, pairs - first);
                 if (direct) {
-                    make_in_place(kernels, s, positions, out, b, j, n, first, count);
+                    make_in_place(kernels, s, &turns, positions, out, b, j, n, first, count);
                     continue;
                 }
                 int found = pe_sinusoid_fill(kernels, s, positions, b, j, n, first, count, &tile);

@@ -101,6 +101,19 @@ struct pe_sincos {
 };
 typedef void pe_sincos_kernel(const struct pe_sincos *rows);
 
+/* Rows of float32 cosines and sines at positions that count up by one, with the bits of sincos_f32 (sincos_zip where zipped
+ * is set). rows.position holds all of them, PE_RUN_MOST at most; each is NULL, as_float32 zero, 2^-60 < |scale| < 2^60.
+ * `turn` holds the cosines, then the sines, of inv_freq, in float64 as sincos_f64 makes them, then those of 2, 3 and 4 times
+ * inv_freq; turn_step from one to the next. Unlike other rows those of a run may not overlap. */
+enum { PE_RUN_MOST = 48, PE_RUN_TURNS = 4 };
+struct pe_sincos_run {
+    struct pe_sincos rows;
+    const double *turn;
+    size_t turn_step;
+    int zipped;
+};
+typedef void pe_sincos_run_kernel(const struct pe_sincos_run *run);
+
 /* Entries picked from rows by an index of the distance. Neighbours in an index differ by at most one. A row has PE_BLOCK
  * entries at least, float32, float16 or bfloat16, and every entry that the index names. */
 enum { PE_BLOCK = 16 };
@@ -228,6 +241,7 @@ struct pe_kernels {
     pe_sincos_kernel *sincos_f32; /* writes float32 */
     pe_sincos_kernel *sincos_f64; /* writes float64 */
     pe_sincos_kernel *sincos_zip; /* float32, sine and cosine of each pair in turn; see pe_sincos */
+    pe_sincos_run_kernel *sincos_run;
     pe_products_kernel *products_f32, *products_f64;
     /* y = x as float32; no overlap */
     void (*widen_f16)(const uint16_t *x, float *y, size_t n);

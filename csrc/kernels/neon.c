@@ -69,6 +69,15 @@ PE_FN F f_mul(F x, F y) {
 PE_FN F f_abs(F x) {
     return vabsq_f32(x);
 }
+PE_FN F f_min(F x, F y) {
+    return vminq_f32(x, y);
+}
+PE_FN F f_abs_int(F x) {
+    return vreinterpretq_f32_s32(vabsq_s32(vreinterpretq_s32_f32(x)));
+}
+PE_FN F f_add_int(F x, int32_t i) {
+    return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(x), vdupq_n_s32(i)));
+}
 PE_FN F f_count(int32_t start) { /* start, start + 1, .. */
     const int32x4_t lanes = {0, 1, 2, 3};
     return vcvtq_f32_s32(vaddq_s32(vdupq_n_s32(start), lanes));

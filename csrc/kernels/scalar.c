@@ -272,6 +272,18 @@ PE_FN float float_from_bits(uint32_t u) {
     memcpy(&x, &u, sizeof x);
     return x;
 }
+PE_FN F f_min(F x, F y) {
+    F r;
+    LANES(FL, x.v[i] < y.v[i] ? x.v[i] : y.v[i]);
+}
+PE_FN F f_abs_int(F x) { /* the least integer stays as it is */
+    F r;
+    LANES(FL, float_from_bits(float_bits(x.v[i]) >> 31 ? 0u - float_bits(x.v[i]) : float_bits(x.v[i])));
+}
+PE_FN F f_add_int(F x, int32_t i32) {
+    F r;
+    LANES(FL, float_from_bits(float_bits(x.v[i]) + (uint32_t)i32));
+}
 PE_FN D d_shl(D x, int n) {
     D r;
     LANES(DL, from_bits(bits(x.v[i]) << n));

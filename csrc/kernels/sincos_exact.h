@@ -22,6 +22,11 @@
 #define PE_LEAST_TURN 0x1p-31
 #define PE_LEAST_SINE 0x1p-30
 
+/* Runs of rows (sincos_run.inc.h): results below LEAST, or closer to a middle between two float32 than so many units, are
+ * made again. */
+#define PE_RUN_LEAST 0x1p-10
+#define PE_RUN_DOUBT 0x1p18
+
 /* pi/2 */
 #define PE_P1 0x1.921fb00000000p+0
 #define PE_P2 0x1.5110b00000000p-22

@@ -37,6 +37,7 @@
 #include "relative.inc.h"
 #include "bias_bf16.inc.h"
 #include "sincos.inc.h"
+#include "sincos_run.inc.h"
 #include "gradient.inc.h"
 
 #define PE_E f32
@@ -80,6 +81,7 @@ const struct pe_kernels PE_KERNELS = {
     .sincos_f32 = sincos_f32,
     .sincos_f64 = sincos_f64,
     .sincos_zip = sincos_zip,
+    .sincos_run = sincos_run,
     .products_f32 = products_f32,
     .products_f64 = products_f64,
     .widen_f16 = widen_f16,

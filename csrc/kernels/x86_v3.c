@@ -78,6 +78,15 @@ PE_FN F f_mul(F x, F y) {
 PE_FN F f_abs(F x) {
     return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
 }
+PE_FN F f_min(F x, F y) {
+    return _mm256_min_ps(x, y);
+}
+PE_FN F f_abs_int(F x) {
+    return _mm256_castsi256_ps(_mm256_abs_epi32(_mm256_castps_si256(x)));
+}
+PE_FN F f_add_int(F x, int32_t i) {
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), _mm256_set1_epi32(i)));
+}
 PE_FN F f_count(int32_t start) { /* start, start + 1, .. */
     const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     return _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_set1_epi32(start), lanes));

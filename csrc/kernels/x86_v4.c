@@ -76,6 +76,15 @@ PE_FN F f_mul(F x, F y) {
 PE_FN F f_abs(F x) {
     return _mm512_abs_ps(x);
 }
+PE_FN F f_min(F x, F y) {
+    return _mm512_min_ps(x, y);
+}
+PE_FN F f_abs_int(F x) {
+    return _mm512_castsi512_ps(_mm512_abs_epi32(_mm512_castps_si512(x)));
+}
+PE_FN F f_add_int(F x, int32_t i) {
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(i)));
+}
 PE_FN F f_count(int32_t start) { /* start, start + 1, .. */
     const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     return _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_set1_epi32(start), lanes));

@@ -498,6 +498,7 @@ static void try_moves(const struct pe_kernels *kernels, struct source *s) {
 #include "checkasm_add.h"
 #include "checkasm_bias.h"
 #include "checkasm_relative.h"
+#include "checkasm_run.h"
 #include "checkasm_tally.h"
 
 /* ---- one hash of fixed results ---- */
@@ -650,6 +651,7 @@ static void check_level(const struct pe_kernels *kernels) {
     try_biases(kernels, &s);
     try_relative(kernels, &s);
     try_tallies(kernels, &s);
+    try_runs(kernels, &s);
     printf("%-8s %llu cases, %llu failed\n", kernels->name, tried, failed - failed_before);
     printf("hash kernels %-8s %016llx\n", kernels->name, (unsigned long long)hash_level(kernels));
     printf("hash add     %-8s %016llx\n", kernels->name, (unsigned long long)hash_adds(kernels));
