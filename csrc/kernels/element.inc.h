@@ -5,7 +5,8 @@
  *     PE_V    prefix of the vector operations: f or d     PE_VEC  the vector type     PE_LANES  its lanes
  *     PE_RE   element name of the tables          PE_R   their type
  *     PE_WEIGH   1 for a type that sums are kept in (undefined again here)
- * and has defined PE_FN and PE_KERNEL (function attributes of the ISA) and, for each element e and prefix v:
+ * and has defined PE_FN and PE_KERNEL (function attributes of the ISA), TURN_VECTORS (how many vectors of each half of a head
+ * are turned at once: 2 or 4, as there are registers) and, for each element e and prefix v:
  *     ld_e(p)  ldn_e(p, n)  st_e(p, x)  stn_e(p, x, n)     whole vectors, or their first n < lanes elements
  *     sts_e(p, x)       an aligned store past the caches
  *     v_set(s)          s in every lane

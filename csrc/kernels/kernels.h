@@ -47,13 +47,10 @@ struct pe_run {
      * PE_STREAM_ALIGNMENT. */
     int stream;
 };
-enum { PE_TURN_VECTORS = 4 }; /* of each half in turn */
 typedef void pe_rotate_kernel(const struct pe_run *run);
 
-PE_INLINE void pe_fetch_ahead(const struct pe_run *run, const char *x, size_t bytes) {
-    if (run->ahead == NULL) return;
-    const char *next = x + (run->ahead - run->x);
-    for (size_t i = 0; i < bytes; i += 64) PE_PREFETCH2(next + i);
+PE_INLINE void pe_fetch_ahead(const char *x, ptrdiff_t ahead, size_t bytes) {
+    for (size_t i = 0; ahead && i < bytes; i += 64) PE_PREFETCH2(x + ahead + i);
 }
 
 /* One run of an addition: `rows` rows of n elements each.

@@ -12,7 +12,7 @@
 #define PE_KERNELS  pe_kernels_neon
 #define PE_ISA_NAME "neon"
 
-enum { FL = 4, DL = 2 };
+enum { FL = 4, DL = 2, TURN_VECTORS = 4 };
 typedef float32x4_t F;
 typedef float64x2_t D;
 typedef uint32x4_t W;

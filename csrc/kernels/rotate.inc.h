@@ -7,14 +7,13 @@
  * vectors of the first members, then as many of the second ones.
  */
 typedef struct {
-    PE_VEC c[PE_TURN_VECTORS], s[PE_TURN_VECTORS];
+    PE_VEC c[2 * TURN_VECTORS], s[2 * TURN_VECTORS];
 } PE_NAME(angles);
 
 /* Of `vectors` vectors, n pairs each. vectors, n where it is PE_LANES, and stream are constants wherever this is expanded. */
-PE_FN PE_NAME(angles) PE_NAME(half_angles)(const PE_R *cos, const PE_R *sin, size_t vectors, size_t n) {
-    PE_NAME(angles) r;
-    for (size_t k = 0; k < vectors; k++) r.c[k] = PE_LDR(cos + k * PE_LANES, n), r.s[k] = PE_LDR(sin + k * PE_LANES, n);
-    return r;
+PE_FN void PE_NAME(half_angles)(PE_NAME(angles) * by, const PE_R *cos, const PE_R *sin, size_t vectors, size_t n) {
+    for (size_t k = 0; k < vectors; k++)
+        by->c[k] = PE_LDR(cos + k * PE_LANES, n), by->s[k] = PE_LDR(sin + k * PE_LANES, n);
 }
 
 /* a' = a*c - b*s, b' = b*c + a*s. Both members are read before either is written. */
@@ -22,7 +21,7 @@ PE_FN void PE_NAME(half_step)(const char *x, char *y, ptrdiff_t gap, const PE_NA
                               size_t n, int stream) {
     const PE_T *xa = (const PE_T *)x, *xb = (const PE_T *)(x + gap);
     PE_T *ya = (PE_T *)y, *yb = (PE_T *)(y + gap);
-    PE_VEC a[PE_TURN_VECTORS], b[PE_TURN_VECTORS];
+    PE_VEC a[TURN_VECTORS], b[TURN_VECTORS];
     for (size_t k = 0; k < vectors; k++) a[k] = PE_LD(xa + k * PE_LANES, n);
     for (size_t k = 0; k < vectors; k++) b[k] = PE_LD(xb + k * PE_LANES, n);
     for (size_t k = 0; k < vectors; k++) {
@@ -36,18 +35,21 @@ PE_FN void PE_NAME(half_step)(const char *x, char *y, ptrdiff_t gap, const PE_NA
 
 PE_FN void PE_NAME(half_head)(const char *x, char *y, ptrdiff_t gap, const PE_R *cos, const PE_R *sin, size_t pairs,
                               int stream) {
-    enum { TURN = PE_TURN_VECTORS * PE_LANES };
+    enum { TURN = TURN_VECTORS * PE_LANES };
     size_t i = 0;
     for (; i + TURN <= pairs; i += TURN) {
-        PE_NAME(angles) by = PE_NAME(half_angles)(cos + i, sin + i, PE_TURN_VECTORS, PE_LANES);
-        PE_NAME(half_step)(x + i * sizeof(PE_T), y + i * sizeof(PE_T), gap, &by, PE_TURN_VECTORS, PE_LANES, stream);
+        PE_NAME(angles) by;
+        PE_NAME(half_angles)(&by, cos + i, sin + i, TURN_VECTORS, PE_LANES);
+        PE_NAME(half_step)(x + i * sizeof(PE_T), y + i * sizeof(PE_T), gap, &by, TURN_VECTORS, PE_LANES, stream);
     }
     for (; i + PE_LANES <= pairs; i += PE_LANES) {
-        PE_NAME(angles) by = PE_NAME(half_angles)(cos + i, sin + i, 1, PE_LANES);
+        PE_NAME(angles) by;
+        PE_NAME(half_angles)(&by, cos + i, sin + i, 1, PE_LANES);
         PE_NAME(half_step)(x + i * sizeof(PE_T), y + i * sizeof(PE_T), gap, &by, 1, PE_LANES, stream);
     }
     if (i < pairs) {
-        PE_NAME(angles) by = PE_NAME(half_angles)(cos + i, sin + i, 1, pairs - i);
+        PE_NAME(angles) by;
+        PE_NAME(half_angles)(&by, cos + i, sin + i, 1, pairs - i);
         PE_NAME(half_step)(x + i * sizeof(PE_T), y + i * sizeof(PE_T), gap, &by, 1, pairs - i, 0);
     }
 }
@@ -72,78 +74,74 @@ PE_FN void PE_NAME(interleaved_head)(const char *x, char *y, ptrdiff_t gap, cons
     }
 }
 
-/* Heads of just `vectors` vectors a half: their angles stay in registers. */
-PE_FN void PE_NAME(half_shared)(const struct pe_run *run, size_t vectors) {
-    for (size_t j = 0; j < run->rows; j++) {
-        ptrdiff_t row = (ptrdiff_t)j, angles = row * run->table_step;
-        const char *x = run->x + row * run->x_step;
-        char *y = run->y + row * run->y_step;
-        PE_NAME(angles)
-        by = PE_NAME(half_angles)((const PE_R *)(run->cos + angles), (const PE_R *)(run->sin + angles), vectors,
-                                  PE_LANES);
-        for (size_t t = 0; t < run->together; t++, x += run->x_apart, y += run->y_apart) {
-            pe_fetch_ahead(run, x, 2 * run->pairs * sizeof(PE_T));
-            PE_NAME(half_step)(x, y, run->gap, &by, vectors, PE_LANES, 0);
-        }
+/* The heads of a run, row by row: `enter` has (const PE_R *)cos and sin of the row, `turn` x and y of each head that shares
+ * them, and pairs and gap. What a store might change as far as a compiler knows is kept in variables. */
+#define PE_EACH_HEAD(pairs_, enter, turn)                                               \
+    {                                                                                   \
+        const size_t pairs = (pairs_), together = run->together;                        \
+        const ptrdiff_t gap = run->gap, x_apart = run->x_apart, y_apart = run->y_apart; \
+        const ptrdiff_t ahead = run->ahead ? run->ahead - run->x : 0;                   \
+        const char *row_x = run->x, *row_cos = run->cos, *row_sin = run->sin;           \
+        char *row_y = run->y;                                                           \
+        (void)gap;                                                                      \
+        for (size_t left = run->rows; left > 0; left--) {                               \
+            const PE_R *cos = (const PE_R *)row_cos, *sin = (const PE_R *)row_sin;      \
+            const char *x = row_x;                                                      \
+            char *y = row_y;                                                            \
+            enter;                                                                      \
+            for (size_t t = together; t > 0; t--, x += x_apart, y += y_apart) {         \
+                pe_fetch_ahead(x, ahead, 2 * pairs * sizeof(PE_T));                     \
+                turn;                                                                   \
+            }                                                                           \
+            row_x += run->x_step, row_y += run->y_step;                                 \
+            row_cos += run->table_step, row_sin += run->table_step;                     \
+        }                                                                               \
     }
+
+/* Heads of just `vectors` vectors a half: their angles stay in registers for all that share them. */
+PE_FN void PE_NAME(half_shared)(const struct pe_run *run, size_t vectors) {
+    PE_NAME(angles) by;
+    PE_EACH_HEAD(vectors * PE_LANES, PE_NAME(half_angles)(&by, cos, sin, vectors, PE_LANES),
+                 PE_NAME(half_step)(x, y, gap, &by, vectors, PE_LANES, 0))
+}
+
+PE_FN void PE_NAME(interleaved_angles)(PE_NAME(angles) * by, const PE_R *cos, const PE_R *sin, size_t vectors) {
+    for (size_t k = 0; k < vectors; k++, cos += PE_LANES / 2, sin += PE_LANES / 2)
+        by->c[k] = PE_OP(dup)(cos), by->s[k] = PE_OP(dup)(sin);
+}
+
+PE_FN void PE_NAME(interleaved_vectors)(const char *x, char *y, const PE_NAME(angles) * by, size_t vectors) {
+    const PE_T *from = (const PE_T *)x;
+    PE_T *to = (PE_T *)y;
+    for (size_t k = 0; k < vectors; k++, from += PE_LANES, to += PE_LANES)
+        PE_NAME(interleaved_step)(from, to, by->c[k], by->s[k], PE_LANES, 0);
 }
 
 PE_FN void PE_NAME(interleaved_shared)(const struct pe_run *run, size_t vectors) {
-    for (size_t j = 0; j < run->rows; j++) {
-        ptrdiff_t row = (ptrdiff_t)j, angles = row * run->table_step;
-        const char *x = run->x + row * run->x_step;
-        char *y = run->y + row * run->y_step;
-        PE_VEC c[2 * PE_TURN_VECTORS], s[2 * PE_TURN_VECTORS];
-        for (size_t k = 0; k < 2 * vectors; k++) {
-            c[k] = PE_OP(dup)((const PE_R *)(run->cos + angles) + k * PE_LANES / 2);
-            s[k] = PE_OP(dup)((const PE_R *)(run->sin + angles) + k * PE_LANES / 2);
-        }
-        for (size_t t = 0; t < run->together; t++, x += run->x_apart, y += run->y_apart) {
-            pe_fetch_ahead(run, x, 2 * run->pairs * sizeof(PE_T));
-            for (size_t k = 0; k < 2 * vectors; k++)
-                PE_NAME(interleaved_step)((const PE_T *)x + k * PE_LANES, (PE_T *)y + k * PE_LANES, c[k], s[k],
-                                          PE_LANES, 0);
-        }
-    }
+    PE_NAME(angles) by;
+    PE_EACH_HEAD(vectors * PE_LANES, PE_NAME(interleaved_angles)(&by, cos, sin, 2 * vectors),
+                 PE_NAME(interleaved_vectors)(x, y, &by, 2 * vectors))
 }
 
-#define PE_SHARED(run, width) ((run)->pairs == (width) && (run)->together > 1)
+/* A head of the usual size, 128 elements, takes less time without loops. */
+#define PE_RUN(head, pairs_, stream) PE_EACH_HEAD(pairs_, (void)0, head(x, y, gap, cos, sin, pairs, stream))
+#define PE_RUNS(head, shared)                           \
+    if (run->stream)                                    \
+        PE_RUN(head, run->pairs, 1)                     \
+    else if (run->pairs == TURN_VECTORS * PE_LANES)     \
+        shared(run, TURN_VECTORS);                      \
+    else if (run->pairs == TURN_VECTORS / 2 * PE_LANES) \
+        shared(run, TURN_VECTORS / 2);                  \
+    else if (run->pairs == 64)                          \
+        PE_RUN(head, 64, 0)                             \
+    else                                                \
+        PE_RUN(head, run->pairs, 0)
 
-/* all heads of a run; `head` is one of those above */
-#define PE_RUN(head, stream)                                                               \
-    for (size_t j = 0; j < run->rows; j++) {                                               \
-        const PE_R *cos = (const PE_R *)(run->cos + (ptrdiff_t)j * run->table_step);       \
-        const PE_R *sin = (const PE_R *)(run->sin + (ptrdiff_t)j * run->table_step);       \
-        const char *x = run->x + (ptrdiff_t)j * run->x_step;                               \
-        char *y = run->y + (ptrdiff_t)j * run->y_step;                                     \
-        for (size_t t = 0; t < run->together; t++, x += run->x_apart, y += run->y_apart) { \
-            pe_fetch_ahead(run, x, 2 * run->pairs * sizeof(PE_T));                         \
-            PE_NAME(head)(x, y, run->gap, cos, sin, run->pairs, stream);                   \
-        }                                                                                  \
-    }
-
-PE_KERNEL void PE_NAME(half)(const struct pe_run *run) {
-    if (run->stream) {
-        PE_RUN(half_head, 1)
-    } else if (PE_SHARED(run, PE_TURN_VECTORS * PE_LANES)) {
-        PE_NAME(half_shared)(run, PE_TURN_VECTORS);
-    } else if (PE_SHARED(run, PE_TURN_VECTORS / 2 * PE_LANES)) {
-        PE_NAME(half_shared)(run, PE_TURN_VECTORS / 2);
-    } else {
-        PE_RUN(half_head, 0)
-    }
-}
+PE_KERNEL void PE_NAME(half)(const struct pe_run *run){PE_RUNS(PE_NAME(half_head), PE_NAME(half_shared))}
 
 PE_KERNEL void PE_NAME(interleaved)(const struct pe_run *run) {
-    if (run->stream) {
-        PE_RUN(interleaved_head, 1)
-    } else if (PE_SHARED(run, PE_TURN_VECTORS * PE_LANES)) {
-        PE_NAME(interleaved_shared)(run, PE_TURN_VECTORS);
-    } else if (PE_SHARED(run, PE_TURN_VECTORS / 2 * PE_LANES)) {
-        PE_NAME(interleaved_shared)(run, PE_TURN_VECTORS / 2);
-    } else {
-        PE_RUN(interleaved_head, 0)
-    }
+    PE_RUNS(PE_NAME(interleaved_head), PE_NAME(interleaved_shared))
 }
+#undef PE_RUNS
 #undef PE_RUN
-#undef PE_SHARED
+#undef PE_EACH_HEAD

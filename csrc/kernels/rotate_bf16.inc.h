@@ -100,7 +100,7 @@ PE_FN void interleaved_row_bf16(const struct pe_run *run, const char *x, char *y
 PE_FN void fetch_row_bf16(const struct pe_run *run, const char *x) {
     if (run->ahead == NULL) return;
     for (size_t t = run->together; t > 0; t--, x += run->x_apart)
-        pe_fetch_ahead(run, x, 2 * run->pairs * sizeof(uint16_t));
+        pe_fetch_ahead(x, run->ahead - run->x, 2 * run->pairs * sizeof(uint16_t));
 }
 
 /* all rows of a run; `turn` is one of those above */

@@ -20,7 +20,7 @@
 #define PE_KERNELS  pe_kernels_scalar
 #define PE_ISA_NAME "scalar"
 
-enum { FL = 4, DL = 2 };
+enum { FL = 4, DL = 2, TURN_VECTORS = 2 };
 typedef struct {
     float v[FL];
 } F;

@@ -13,7 +13,7 @@
 #define PE_KERNELS  pe_kernels_x86_v3
 #define PE_ISA_NAME "x86_v3"
 
-enum { FL = 8, DL = 4 };
+enum { FL = 8, DL = 4, TURN_VECTORS = 2 };
 typedef __m256 F;
 typedef __m256d D;
 typedef __m256i W;

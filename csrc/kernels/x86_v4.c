@@ -15,7 +15,7 @@
 #define PE_KERNELS  pe_kernels_x86_v4
 #define PE_ISA_NAME "x86_v4"
 
-enum { FL = 16, DL = 8 };
+enum { FL = 16, DL = 8, TURN_VECTORS = 4 };
 typedef __m512 F;
 typedef __m512d D;
 typedef __m512i W;
