@@ -15,12 +15,13 @@
  *     f_min(x, y)
  *     f_abs_int(x)  f_add_int(x, i)     of the bits as integers of 32 bits that wrap
  */
-enum { RUN_ROWS = PE_RUN_TURNS, RUN_NOTES = RUN_ROWS * (SINCOS_BLOCK / (2 * DL) + 1) };
+enum { RUN_ROWS = PE_RUN_TURNS, RUN_PAGE = 4096, RUN_NOTES = RUN_ROWS * (SINCOS_BLOCK / (2 * DL) + 1) };
 
 struct sincos_run {
     struct pe_sincos job; /* of one block of pairs */
     const double *turn;
     size_t turn_step;
+    ptrdiff_t below; /* to what is fetched */
     struct sincos_turns turns;
     PE_ALIGNED(64) double cos[SINCOS_BLOCK], sin[SINCOS_BLOCK]; /* of the first of four rows */
     PE_ALIGNED(64) float least[SINCOS_BLOCK];                   /* below this it must be made again */
@@ -40,16 +41,31 @@ PE_FN F run_middle(P x) {
     return f_add_int(f_abs_int(f_shl(p_low(x), 3)), (int32_t)(8 * PE_RUN_DOUBT));
 }
 
+/* What is written next is fetched: of four rows at once the hardware does not run ahead. */
+PE_FN void run_fetch(const float *from, ptrdiff_t below, size_t n) {
+    for (size_t k = 0; k < n; k += 64 / sizeof *from) PE_PREFETCH2((const char *)(from + k) + below);
+}
+
+/* bytes to the first row to come that is a page away */
+PE_FN ptrdiff_t run_below(ptrdiff_t step) {
+    size_t group = RUN_ROWS * (size_t)(step < 0 ? -step : step);
+    return RUN_ROWS * step * (ptrdiff_t)(group && group < RUN_PAGE ? RUN_PAGE / group : 1);
+}
+
 /* One row's piece from cosines and sines; whether it must be made again. */
-PE_FN int run_put(const struct pe_sincos *job, F least, P c, P s, size_t row, size_t i, size_t n, enum sincos_form form,
-                  int scaled) {
+PE_FN int run_put(const struct sincos_run *run, F least, P c, P s, size_t row, size_t i, size_t n,
+                  enum sincos_form form, int scaled) {
+    const struct pe_sincos *job = &run->job;
     float *cos = (float *)(job->cos + (ptrdiff_t)row * job->cos_step);
     float *sin = (float *)(job->sin + (ptrdiff_t)row * job->sin_step);
     if (scaled) c = p_mul(c, p_set(job->scale)), s = p_mul(s, p_set(job->scale));
     F fc = p_narrow(c), fs = p_narrow(s);
     if (form == SINCOS_ZIP) {
+        run_fetch(sin + 2 * i, run->below, 2 * FL);
         sincos_store_zipped(sin + 2 * i, fs, fc, n);
     } else {
+        run_fetch(cos + i, run->below, FL);
+        run_fetch(sin + i, run->below, FL);
         sincos_store_f32(cos + i, fc, n);
         sincos_store_f32(sin + i, fs, n);
     }
@@ -66,7 +82,7 @@ PE_FN size_t run_pairs(struct sincos_run *run, size_t row, size_t count, size_t 
         P c = cos, s = sin;
         if (k) run_turn(run, k, i, n, &c, &s);
         run->note[notes] = (uint16_t)(i * RUN_ROWS + k);
-        notes += (size_t)run_put(&run->job, least, c, s, row + k, i, n, form, scaled);
+        notes += (size_t)run_put(run, least, c, s, row + k, i, n, form, scaled);
     }
     run_turn(run, RUN_ROWS, i, n, &cos, &sin);
     p_st_f64(run->cos + i, cos, PL), p_st_f64(run->sin + i, sin, PL);
@@ -118,7 +134,7 @@ PE_FN void run_block(struct sincos_run *run, enum sincos_form form, int scaled) 
 
 PE_FN void run_rows(const struct pe_sincos_run *given, enum sincos_form form, int scaled) {
     struct sincos_run run;
-    run.turn_step = given->turn_step;
+    run.turn_step = given->turn_step, run.below = run_below(given->rows.sin_step);
     size_t size = (form == SINCOS_ZIP ? 2 : 1) * sizeof(float);
     for (size_t i = 0; i < given->rows.pairs; i += SINCOS_BLOCK) {
         run.job = given->rows, run.turn = given->turn + i;
