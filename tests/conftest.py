@@ -10,6 +10,7 @@ import os
 import secrets
 import subprocess
 import sys
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -203,6 +204,22 @@ def run_python(code: str, *arguments: object, timeout: float = 60, **environment
     child = run_child(code, *arguments, timeout=timeout, **environment)
     assert child.returncode == 0, f"exit code {child.returncode}\n{child.stdout}\n{child.stderr}"
     return child.stdout.strip()
+
+
+# ---- torch ----
+
+
+@pytest.fixture
+def quiet_torch() -> Iterator[None]:
+    """Leave torch's own deprecations of torch.jit alone, and its threads, which small sums only make slower."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
+        yield
+    torch.set_num_threads(threads)
 
 
 # ---- threads ----

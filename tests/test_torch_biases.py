@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,29 +15,12 @@ import posenc
 import posenc.torch as pt
 from conftest import assert_same_bits
 from posenc.torch import _bias, _bias_ops
+from torch_inputs import finite, noise
 
 SHAPE = (2, 3, 4, 5)
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Leave torch's own deprecations of torch.jit alone, and its threads, which small sums only make slower."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
-        yield
-    torch.set_num_threads(threads)
-
-
-def noise(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0, grows: bool = True) -> Tensor:
-    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-    return drawn.requires_grad_(grows)
-
-
-def finite(y: Tensor) -> Tensor:
-    """Return y with -inf replaced, which has no difference quotients."""
-    return y.masked_fill(y.detach().isinf(), 0)
+pytestmark = pytest.mark.usefixtures("quiet_torch")
 
 
 #: name -> the module, three heads, and what a call of it gets
@@ -133,6 +115,26 @@ def test_transforms(name: str) -> None:
     for way, gradients in found.items():
         for mine, its in zip(gradients, wanted, strict=True):
             torch.testing.assert_close(mine, its, msg=lambda text, way=way: f"{way}: {text}")
+
+
+@pytest.mark.parametrize("more", [{}, {"causal": True, "offset": 1}], ids=["plain", "causal"])
+def test_functions_of_slopes_for_each_row_and_side(more: dict[str, Any]) -> None:
+    """Slopes of a batch, and of keys after the query: the bits of posenc.add_alibi, gradients of all."""
+    x, slopes, right = noise(2, 2, 3, 4), noise(2, 2, seed=1), noise(2, 2, seed=2)
+
+    def call(x: Tensor, slopes: Tensor, right: Tensor) -> Tensor:
+        return finite(pt.add_alibi(x, slopes, right_slopes=right, **more))
+
+    where = {"query_positions": [1, 2, 3]} if more else {}
+    how = {"right_slopes": right.detach().numpy(), "causal": bool(more), **where}
+    assert_same_bits(
+        call(x, slopes, right).detach(), finite(posenc.add_alibi(x.detach(), slopes.detach().numpy(), **how))
+    )
+    assert gradcheck(call, (x, slopes, right))
+    assert gradgradcheck(call, (x, slopes, right))
+    batch = torch.stack([slopes, 2 * slopes]).detach()
+    found = torch.vmap(call, (None, 0, None))(x.detach(), batch, right.detach())
+    assert_same_bits(found[1], call(x, 2 * slopes, right).detach())
 
 
 def test_batches_are_one_call(monkeypatch: pytest.MonkeyPatch) -> None:

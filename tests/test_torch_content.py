@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,27 +15,9 @@ import posenc.torch as pt
 from conftest import assert_same_bits
 from posenc import bias
 from posenc.torch import _content_ops, _functions
+from torch_inputs import finite, noise
 
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Leave torch's own deprecations of torch.jit alone, and its threads, which small sums only make slower."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
-        yield
-    torch.set_num_threads(threads)
-
-
-def noise(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0, grows: bool = True) -> Tensor:
-    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-    return drawn.requires_grad_(grows)
-
-
-def finite(y: Tensor) -> Tensor:
-    """Return y with -inf replaced, which has no difference quotients."""
-    return y.masked_fill(y.detach().isinf(), 0)
+pytestmark = pytest.mark.usefixtures("quiet_torch")
 
 
 Call = tuple[Callable[..., Any], dict[str, Any], tuple[tuple[int, ...], ...]]
@@ -295,11 +276,6 @@ def test_gradients_are_the_same_bits_for_any_threads(threads: Callable[[int], No
 
 WRONG: dict[str, tuple[type[Exception], str, Callable[[], object]]] = {
     "nothing": (ValueError, "c2p or p2c must be given", lambda: pt.add_disentangled_bias(torch.zeros(2, 2))),
-    "option": (
-        TypeError,
-        "no option 'positions'",
-        lambda: pt.add_alibi(torch.zeros(1, 2, 2), torch.ones(1), positions=1),
-    ),
     "rows": (
         ValueError,
         "r must have 2 distances",

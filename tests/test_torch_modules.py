@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,22 +16,9 @@ import posenc.torch as pt
 from conftest import assert_same_bits
 from posenc.torch import _additive_modules
 from posenc.torch import _additive_ops as ops
+from torch_inputs import noise
 
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Leave torch's own deprecations of torch.jit alone, and its threads, which small sums only make slower."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
-        yield
-    torch.set_num_threads(threads)
-
-
-def noise(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0, grows: bool = True) -> Tensor:
-    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-    return drawn.requires_grad_(grows)
+pytestmark = pytest.mark.usefixtures("quiet_torch")
 
 
 ROWS = torch.tensor([[2, 0, 2], [1, 1, 3]])

@@ -169,7 +169,17 @@ class DisentangledBias(Masks):
         self.pos_key_proj = nn.Linear(hidden, heads * width) if "c2p" in terms else None
         self.pos_query_proj = nn.Linear(hidden, heads * width) if "p2c" in terms else None
 
-    def forward(self, scores: Tensor, q: Tensor, k: Tensor, **where: Any) -> Tensor:
+    def forward(
+        self,
+        scores: Tensor,
+        q: Tensor,
+        k: Tensor,
+        *,
+        query_positions: Any = None,
+        key_positions: Any = None,
+        offset: Any = None,
+        attention_mask: Any = None,
+    ) -> Tensor:
         """Return scores (..., heads, queries, keys) with the terms.
 
         Parameters
@@ -177,8 +187,8 @@ class DisentangledBias(Masks):
         scores : Tensor
         q, k : Tensor, shape (..., heads, queries, head_dim) and (..., heads, keys, head_dim)
             Those of the scores, not scaled.
-        **where
-            query_positions, key_positions, offset or attention_mask, as in `ALiBi.forward`, of integers.
+        query_positions, key_positions, offset, attention_mask
+            As in `ALiBi.forward`, of integers.
 
         Returns
         -------
@@ -191,8 +201,20 @@ class DisentangledBias(Masks):
         """
         c2p = None if self.pos_key_proj is None else q @ self._heads(self.pos_key_proj).mT
         p2c = None if self.pos_query_proj is None else k @ self._heads(self.pos_query_proj).mT
-        how: dict[str, Any] = {"causal": self.causal, "window": self.window, "sinks": self.sinks, **self._buckets}
-        return add_disentangled_bias(scores, c2p=c2p, p2c=p2c, scale=self.scale, **how, **where)
+        return add_disentangled_bias(
+            scores,
+            c2p=c2p,
+            p2c=p2c,
+            scale=self.scale,
+            causal=self.causal,
+            window=self.window,
+            sinks=self.sinks,
+            query_positions=query_positions,
+            key_positions=key_positions,
+            offset=offset,
+            attention_mask=attention_mask,
+            **self._buckets,
+        )
 
     def _heads(self, projection: nn.Linear) -> Tensor:
         return projection(self.rel_embeddings).unflatten(-1, (self.heads, -1)).transpose(0, 1)  # type: ignore[no-any-return]

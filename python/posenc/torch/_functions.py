@@ -15,8 +15,6 @@ from posenc.torch import _bias, _content_ops
 from posenc.torch._bias_place import mask_of, place_of
 from posenc.torch._rotary import has_kernels
 
-WHERE = ("query_positions", "key_positions", "offset", "attention_mask")
-
 
 def add_alibi(
     scores: Tensor,
@@ -27,7 +25,10 @@ def add_alibi(
     causal: bool | str = False,
     window: Any = None,
     sinks: int = 0,
-    **where: Any,
+    query_positions: Any = None,
+    key_positions: Any = None,
+    offset: Any = None,
+    attention_mask: Any = None,
 ) -> Tensor:
     """Add ALiBi to scores, as `posenc.add_alibi` does; differentiable in scores and slopes.
 
@@ -37,8 +38,8 @@ def add_alibi(
     slopes, right_slopes : Tensor, shape (heads,) or (batch, heads)
     form, causal, window, sinks
         As in `posenc.add_alibi`.
-    **where
-        query_positions, key_positions, offset or attention_mask, as in `posenc.torch.ALiBi.forward`.
+    query_positions, key_positions, offset, attention_mask
+        As in `posenc.torch.ALiBi.forward`.
 
     Returns
     -------
@@ -61,7 +62,8 @@ def add_alibi(
     check.choice("form", form, ("distance", "key"))
     if right_slopes is not None and form == "key":
         raise ValueError("right_slopes need form 'distance': a key's position has no side")
-    place = place_of(scores, mask_of(causal, window, sinks), **_known("add_alibi", where))
+    mask = mask_of(causal, window, sinks)
+    place = place_of(scores, mask, query_positions, key_positions, offset, attention_mask)
     return _bias.add_lines(scores, slopes, right_slopes, form, place)
 
 
@@ -75,7 +77,10 @@ def add_t5_bias(
     causal: bool | str = False,
     window: Any = None,
     sinks: int = 0,
-    **where: Any,
+    query_positions: Any = None,
+    key_positions: Any = None,
+    offset: Any = None,
+    attention_mask: Any = None,
 ) -> Tensor:
     """Add T5's bias to scores, as `posenc.bias.add_t5_bias` does; differentiable in scores and table.
 
@@ -85,8 +90,8 @@ def add_t5_bias(
     table : Tensor, shape (num_buckets, heads), or (heads, num_buckets) as order says
     bidirectional, max_distance, order, causal, window, sinks
         As in `posenc.bias.add_t5_bias`.
-    **where
-        query_positions, key_positions, offset or attention_mask, as in `posenc.torch.ALiBi.forward`.
+    query_positions, key_positions, offset, attention_mask
+        As in `posenc.torch.ALiBi.forward`.
 
     Returns
     -------
@@ -108,7 +113,8 @@ def add_t5_bias(
     """
     entries = table.mT if check.choice("order", order, ("buckets_heads", "heads_buckets")) == "buckets_heads" else table
     index, low = _bias.t5_index(bidirectional, entries.shape[-1], max_distance)
-    place = place_of(scores, mask_of(causal, window, sinks), **_known("add_t5_bias", where))
+    mask = mask_of(causal, window, sinks)
+    place = place_of(scores, mask, query_positions, key_positions, offset, attention_mask)
     return _bias.add_by_distance(scores, entries, index, low, place)
 
 
@@ -124,7 +130,10 @@ def add_disentangled_bias(
     causal: bool | str = False,
     window: Any = None,
     sinks: int = 0,
-    **where: Any,
+    query_positions: Any = None,
+    key_positions: Any = None,
+    offset: Any = None,
+    attention_mask: Any = None,
 ) -> Tensor:
     """Add DeBERTa's relative terms to scores; differentiable in scores, c2p and p2c, any number of times.
 
@@ -134,8 +143,8 @@ def add_disentangled_bias(
     c2p, p2c : Tensor, shape (..., queries, 2 * span) and (..., keys, 2 * span), optional
     num_buckets, max_distance, beyond, scale, causal, window, sinks
         As in `posenc.bias.add_disentangled_bias`.
-    **where
-        query_positions, key_positions, offset or attention_mask, as in `posenc.torch.ALiBi.forward`.
+    query_positions, key_positions, offset, attention_mask
+        As in `posenc.torch.ALiBi.forward`.
 
     Returns
     -------
@@ -157,7 +166,8 @@ def add_disentangled_bias(
     """
     if c2p is None and p2c is None:
         raise ValueError("c2p or p2c must be given")
-    place = place_of(scores, mask_of(causal, window, sinks), **_known("add_disentangled_bias", where))
+    mask = mask_of(causal, window, sinks)
+    place = place_of(scores, mask, query_positions, key_positions, offset, attention_mask)
     how = (num_buckets, max_distance, beyond, float(scale))
     if has_kernels(scores):
         return _content_ops.add_disentangled(scores, c2p, p2c, *place, *how)  # type: ignore[no-any-return]
@@ -215,13 +225,6 @@ def add_transformer_xl_bias(
     if has_kernels(scores):
         return _content_ops.add_products(scores, q, r, v, mask, convention, float(scale))  # type: ignore[no-any-return]
     return _content_ops.products_formula(scores, q, r, v, mask, convention, float(scale))
-
-
-def _known(name: str, where: dict[str, Any]) -> dict[str, Any]:
-    for option in where:
-        if option not in WHERE:
-            raise TypeError(f"{name} has no option {option!r}")
-    return where
 
 
 # ---- in place ----
