@@ -351,7 +351,7 @@ static inline bool draw_rotation(struct source *s, struct rotation_case *c) {
     if (!draw_operand(s, c, &shape, values)) return false;
     if (one_in(s, 2)) return true;
     for (int i = c->rows.rows.per_batch; i < shape.ndim - 1; i++)
-        if (i != c->how.seq_axis) shape.shape[i] = 1 + (ptrdiff_t)draw(s, 4);
+        if (i != c->how.seq_axis) shape.shape[i] = 1 + (ptrdiff_t)draw(s, 7);
     return draw_operand(s, c, &shape, values);
 }
 
