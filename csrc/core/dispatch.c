@@ -14,6 +14,7 @@ static const struct {
 #ifdef PE_X86_64
     {&pe_kernels_x86_v3, PE_CPU_X86_V3},
     {&pe_kernels_x86_v4, PE_CPU_X86_V4},
+    {&pe_kernels_x86_v4_bf16, PE_CPU_X86_V4_BF16},
 #endif
 #ifdef PE_ARM64
     {&pe_kernels_neon, PE_CPU_NEON},

@@ -260,6 +260,7 @@ extern const struct pe_kernels pe_kernels_scalar;
 #ifdef PE_X86_64
 extern const struct pe_kernels pe_kernels_x86_v3;
 extern const struct pe_kernels pe_kernels_x86_v4;
+extern const struct pe_kernels pe_kernels_x86_v4_bf16;
 #endif
 #ifdef PE_ARM64
 extern const struct pe_kernels pe_kernels_neon;
