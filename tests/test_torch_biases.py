@@ -117,6 +117,20 @@ def test_transforms(name: str) -> None:
             torch.testing.assert_close(mine, its, msg=lambda text, way=way: f"{way}: {text}")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["alibi, two sides, window", "t5, padded", "kerple"])
+def test_compile_with_inductor(name: str) -> None:
+    module, how, _ = made(name)
+    x, inputs = noise(*SHAPE, dtype=torch.float32), list(module.parameters())
+    torch._dynamo.reset()
+    found, wanted = (
+        torch.autograd.grad(finite(call(x, **how)).sin().sum(), [x, *inputs])
+        for call in (torch.compile(module, fullgraph=True), module)
+    )
+    for mine, its in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("more", [{}, {"causal": True, "offset": 1}], ids=["plain", "causal"])
 def test_functions_of_slopes_for_each_row_and_side(more: dict[str, Any]) -> None:
     """Slopes of a batch, and of keys after the query: the bits of posenc.add_alibi, gradients of all."""
