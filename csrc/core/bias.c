@@ -11,7 +11,15 @@
 #include "bias.h"
 #include "walk.h"
 
-enum { POLL_BYTES = 1 << 20, PIECE_BYTES = 8192, GAP_BYTES = 16384, DIAGONAL = 4096, FEW_ROWS = 8 };
+enum {
+    POLL_BYTES = 1 << 20,
+    PIECE_BYTES = 8192,
+    GAP_BYTES = 16384,
+    ROWS_AHEAD = 3,
+    SHORT_BYTES = 2048,
+    DIAGONAL = 4096,
+    FEW_ROWS = 8
+};
 
 /* How a row's term is had. */
 enum method {
@@ -264,17 +272,22 @@ static void mask_run(const struct call *c, char *y, size_t n) {
     memcpy(y + done, c->infinite, bytes - done);
 }
 
-/* A short gap between rows that come from memory is fetched too: half as much as its rows take, and half of the time that
- * the hardware would need to find its stream again in the next row. */
-static void pass_over(const struct call *c, const char *y, size_t bytes) {
-    if (!c->bias->stream || !c->y_plain || bytes > GAP_BYTES) return;
-    for (size_t i = 0; i < bytes; i += 64) PE_PREFETCH(y + i);
+/* Between rows that come from memory a short gap is fetched too: half as much as its rows take, and half of the time that
+ * the hardware would need to find its stream again in the next row. Behind a short row it would be the most of what is
+ * read: there the row that comes ROWS_AHEAD later is fetched, as much of it as is seen of this one. Into the first cache: it
+ * is its misses that the hardware follows. Inlined, because a compiler takes a function that only fetches for one that does
+ * nothing. */
+PE_INLINE void pass_over(const struct call *c, const char *y, size_t seen, size_t gap) {
+    if (!c->bias->stream || !c->y_plain || !c->in_place) return;
+    bool is_short = seen <= SHORT_BYTES;
+    if (!is_short && gap > GAP_BYTES) return;
+    const char *from = is_short ? y - seen + ROWS_AHEAD * c->y_query : y;
+    for (size_t i = 0, n = is_short ? seen : gap; i < n; i += 64) PE_PREFETCH(from + i);
 }
 
 static void see_run(struct call *c, const struct term *term, uint32_t kind, size_t at, const char *x, char *y,
                     size_t n) {
     bool stream = c->bias->stream && c->y_plain && !c->in_place;
-    if (kind == PE_RUN_SKIP && c->in_place) pass_over(c, y, n * c->size);
     if ((c->method == NOTHING || kind == PE_RUN_SKIP) && c->in_place) return;
     if (c->x_plain && c->y_plain && !stream) {
         add_part(c, term, kind, at, x, y, n);
@@ -309,6 +322,7 @@ static void do_row(struct call *c, const struct pe_place *place, size_t row) {
     for (size_t r = 0; r < n; at = runs[r++].end) {
         char *to = y + (ptrdiff_t)at * c->y_key;
         const char *from = x ? x + (ptrdiff_t)at * c->x_key : NULL;
+        if (runs[r].kind == PE_RUN_SKIP) pass_over(c, to, at * c->size, (runs[r].end - at) * c->size);
         if (runs[r].kind == PE_RUN_MASK)
             mask_run(c, to, runs[r].end - at);
         else

@@ -171,7 +171,7 @@ void pe_picks_tile(const struct pe_kernels *kernels, const pe_bias *bias, const 
 /* ---- a row ---- */
 
 /* The row below begins where no stream of the hardware's goes on. */
-static void fetch(const char *from, size_t bytes) {
+PE_INLINE void fetch(const char *from, size_t bytes) {
     for (size_t i = 0; i < bytes; i += 64) PE_PREFETCH2(from + i);
 }
 
