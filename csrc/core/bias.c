@@ -125,7 +125,9 @@ static void plan(struct call *c, const struct pe_kernels *kernels, const pe_bias
         c->tile.rows = min_size(c->queries, DIAGONAL - c->tile.columns + 1);
     }
     if (c->method == RELATIVE) {
-        struct pe_relative_size size = pe_relative_size_of(c->dtype == PE_F64, c->tile.counted);
+        bool wide = c->dtype == PE_F64;
+        struct pe_relative_size size =
+            bias->grid ? pe_grid_size_of(bias->grid, wide) : pe_relative_size_of(wide, c->tile.counted);
         c->tile.columns = min_size(c->keys, size.columns), c->tile.rows = min_size(c->queries, size.rows);
         c->value_step = size.columns;
     }

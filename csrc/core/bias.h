@@ -58,9 +58,10 @@ struct pe_relative_size {
 struct pe_relative_size pe_relative_size_of(bool wide, bool counted);
 void pe_relative_fill(const struct pe_kernels *kernels, const pe_bias *bias, const struct pe_bias_tile *tile,
                       const struct pe_place *place, bool wide, void *values);
-/* grid.c: the same of a grid, from row to row `step` values */
+/* grid.c: the same of a grid, whose tiles have a size of their own */
+struct pe_relative_size pe_grid_size_of(const pe_grid *grid, bool wide);
 void pe_grid_fill(const pe_grid *grid, const struct pe_bias_tile *tile, const struct pe_place *place, bool wide,
-                  void *values, size_t step);
+                  void *values);
 int32_t pe_disentangled_entry(const pe_disentangled *d, int64_t distance);
 
 /* n elements as float32 */

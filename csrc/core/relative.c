@@ -154,7 +154,7 @@ void pe_relative_fill(const struct pe_kernels *kernels, const pe_bias *bias, con
                       const struct pe_place *place, bool wide, void *values) {
     int64_t u = pe_bias_distance(bias, tile, 0, 0);
     if (bias->grid)
-        pe_grid_fill(bias->grid, tile, place, wide, values, COLUMNS);
+        pe_grid_fill(bias->grid, tile, place, wide, values);
     else if (bias->projected && tile->counted && !wide)
         fill_products(kernels, bias->projected, tile, place, u, values);
     else if (bias->projected)
