@@ -134,6 +134,7 @@ def test_bad_input() -> None:
         (TypeError, "scores", (x.astype(np.int64), rows, columns), {}),
         (ValueError, "out must have the shape of scores", (x, rows, columns), {"out": np.zeros((3, 12, 35), "f")}),
         (TypeError, "out", (x, rows, columns), {"out": np.zeros(x.shape)}),
+        (TypeError, "out must be", (x, rows, columns), {"out": "scores"}),
         (ValueError, "overlap", (x[:1], rows[:1], columns[:1]), {"out": x[:1, :, ::-1]}),
     ]
     for error, text, args, more in refused:

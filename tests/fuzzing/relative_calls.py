@@ -1,4 +1,4 @@
-"""Calls that bias scores by content: DeBERTa's terms, Transformer-XL's, relative keys, windows, and gradients."""
+"""Calls that bias scores by content: DeBERTa's terms, Transformer-XL's, relative keys, SAM's parts, and gradients."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ class Scene:
     q: list[Any]
     r: list[Any]
     products: list[Any]
+    of_row: list[Any]
+    of_column: list[Any]
 
     def arrays(self) -> list[Any]:
         """Return all arrays that calls are given."""
-        return [*self.scores, *self.outputs, *self.of_query, *self.of_key, *self.q, *self.r, *self.products]
+        parts = [*self.of_query, *self.of_key, *self.q, *self.r, *self.products, *self.of_row, *self.of_column]
+        return [*self.scores, *self.outputs, *parts]
 
 
 def random_scene(choose: Choices) -> Scene:
@@ -45,9 +48,17 @@ def random_scene(choose: Choices) -> Scene:
         return [array(choose, (*choose.pick(leads), n, width), choose.pick(FLOATS)) for _ in "ab"]
 
     width = choose.pick((2, 6, 32))
+    height, key_height = (choose.pick([n for n in (1, 2, 4, 5) if length % n == 0]) for length in (queries, keys))
+
+    def parts(n: int) -> list[Any]:
+        leads = (lead, lead[1:], (1,) * len(lead))
+        image = (height, queries // height, n)
+        return [array(choose, (*choose.pick(leads), *image), choose.pick(FLOATS)) for _ in "ab"]
+
     return Scene(
         scores, outputs, rows(queries, width), rows(keys, width), rows(queries, 5), rows(queries + keys - 1, 5)
         if queries + keys else rows(0, 5), rows(queries, max(keys, 1)),
+        parts(key_height), parts(keys // key_height),
     )  # fmt: skip
 
 
@@ -93,6 +104,22 @@ def transformer_xl(choose: Choices, scene: Scene) -> Call:
     return Call(bias.add_transformer_xl_bias, (x, q, r), named)
 
 
+def in_parts(choose: Choices, scene: Scene) -> Call:
+    x, rows, columns = (choose.given(options) for options in (scene.scores, scene.of_row, scene.of_column))
+    named = {"out": choose.output_for(x, scene.outputs)} if choose.maybe(0.6) else {}
+    return Call(bias.add_decomposed_bias, (x, rows, columns), named, lambda: expected_of_parts(x, rows, columns))
+
+
+def expected_of_parts(given: Any, rows: Any, columns: Any) -> Expected:
+    """SAM's formula in float64."""
+    x, a, b = (as_float64(array) for array in (given, rows, columns))
+    term = a[..., :, None] + b[..., None, :]
+    term = term.reshape(*term.shape[:-4], *x.shape[-2:])
+    steps = 2.0**-8 if dtype_name(given) in ("float16", "bfloat16") else 2.0**-20
+    largest = max(float(np.abs(array).max(initial=0)) for array in (term, x + term))
+    return [(x + term, tolerance_of(given, 0.0, 2.0) + 4 * steps * largest)]
+
+
 def shift(choose: Choices, scene: Scene) -> Call:
     x, products = choose.given(scene.scores), choose.given(scene.products)
     if choose.maybe(0.5):
@@ -109,7 +136,8 @@ def gradient(choose: Choices, scene: Scene) -> Call:
     return Call(bias.relative_gradients.of_transformer_xl, (grad, choose.given(scene.q), choose.given(scene.r)), named)
 
 
-VERB = Verb(random_scene, ((50, disentangled), (15, keys_of), (20, transformer_xl), (10, shift), (10, gradient)))
+CALLS = ((50, disentangled), (15, keys_of), (20, transformer_xl), (15, in_parts), (10, shift), (10, gradient))
+VERB = Verb(random_scene, CALLS)
 
 
 def expected(given: Any, named: dict[str, Any]) -> Expected | None:

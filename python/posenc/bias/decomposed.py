@@ -159,11 +159,12 @@ def add_decomposed_bias(scores: Any, rows: Any, columns: Any, *, out: Any = None
     apart = (*shape[:-2], height, width, shape[-1])
     result = _core.empty_like(scores) if out is None else out
     x = _split.sliceable(scores).reshape(apart)
-    y = x if out is scores else _split.sliceable(result)
-    if y is not x:
-        if tuple(y.shape) != shape:
-            raise ValueError(f"out must have the shape of scores, {shape}, got {tuple(y.shape)}")
-        y = y.reshape(apart)
+    y = x
+    if out is not scores:
+        own = _scores.shape_of(result)
+        if own and own != shape:
+            raise ValueError(f"out must have the shape of scores, {shape}, got {own}")
+        y = _split.sliceable(result).reshape(apart) if own else result  # C says what is wrong with that
     where = _scores.where_of(apart, None, None)
     _scores.add(x, y, where, _scores.mask_of(False, None, 0), (rows, columns, None, 0, 1.0, "g"))
     return result
