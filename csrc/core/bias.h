@@ -70,7 +70,7 @@ void pe_floats(const struct pe_kernels *kernels, float *to, const char *from, pt
 
 /* relative_pick.c: entries of a disentangled bias where runs of neighbours can be picked. What a tile's rows share, made by
  * pe_picks_tile: float32, the keys' share of each value. */
-enum { PE_PICK_ROWS = 32, PE_PICK_NEAR = 1088, PE_PICK_STEP = PE_PICK_NEAR + PE_BLOCK, PE_PICK_COLUMNS = 4096 };
+enum { PE_PICK_ROWS = 48, PE_PICK_NEAR = 1120, PE_PICK_STEP = PE_PICK_NEAR + PE_BLOCK, PE_PICK_COLUMNS = 4096 };
 struct pe_picks {
     int64_t low, high;               /* distances up to low, and from high on, have one entry each */
     size_t queries;                  /* of the matrix */
