@@ -67,7 +67,7 @@ def choose_rows(table: np.ndarray, rows: np.ndarray) -> np.ndarray:
     if table.ndim == 2:
         return table[rows]
     rows = np.broadcast_to(rows, (len(table), rows.shape[-1]))
-    return np.stack([part[row] for part, row in zip(table, rows, strict=True)])
+    return np.take_along_axis(table, rows[..., None], 1)
 
 
 def expected_table(rope: posenc.Rope, positions: Any) -> list[tuple[np.ndarray, float]] | None:
