@@ -67,11 +67,13 @@ PE_FN void PE_WIDE(tally_keys_)(const PE_T *x, size_t n, ptrdiff_t ahead, double
             for (int k = 0; k < PE_WIDE(VECTORS_); k++)
                 PE_WIDE(tally_step_)(x + i + k * DL, by_offset + i + k * DL, DL, &sum[k], &moment[k], signs);
     }
-    for (; j < n; j += PE_TALLY_LANES)
+    for (; j < n; j += PE_TALLY_LANES) {
+        PE_PREFETCH2((const char *)(x + j) + ahead); /* a line or less: at the diagonal every row has some of these */
         for (int k = 0; k < PE_WIDE(VECTORS_); k++) {
             size_t at = j + (size_t)k * DL, left = at < n ? n - at : 0;
             PE_WIDE(tally_step_)(x + at, by_offset + at, left < DL ? left : DL, &sum[k], &moment[k], signs);
         }
+    }
 }
 
 /* n keys of one block, the first at this place in the row */
