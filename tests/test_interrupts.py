@@ -17,6 +17,7 @@ import json, os, signal, sys, threading, time
 import numpy as np, posenc
 from posenc import _core
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts the suite in the background ignores it
 posenc.set_num_threads(int(sys.argv[1]))
 rope = posenc.Rope(2, layout="half")        # one pair: little memory for much work
 
