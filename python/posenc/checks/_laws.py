@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from posenc.checks._maps import GROUPS, HeadSums, Plan, Side
+from posenc.checks._sums import GROUPS, HeadSums, Plan, Side
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from posenc import _parameters as check
-from posenc.checks import _laws, _maps
+from posenc.checks import _laws, _maps, _sinks
+from posenc.checks._heads import HeadDecay, judge
 from posenc.checks._report import Line, Report, plain
+from posenc.checks._sums import HeadSums, Side, empty_head, tally_heads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,58 +22,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Floats = npt.NDArray[np.float64]
-
-#: a lean smaller than this is none, however sure: the mean relative distance is within 0.025 of one half
-SMALLEST_LEAN = 0.05
-#: a lean is named only where its sign is as sure as this
-SUREST = 0.995
-#: ranks along the distance that count as falling, or rising
-SMALLEST_RANK = 0.2
-#: distances that ranks and laws need
-FEWEST_DISTANCES = 4
-
-
-@dataclass(frozen=True)
-class HeadDecay:
-    """What is said of one head, or of all heads together.
-
-    Attributes
-    ----------
-    head : tuple of int
-        Its index, (layer, head) for instance; () for all together.
-    verdict : str
-        "decays": it leans to near keys, and weight falls from one distance to the next. "window": it leans to near keys
-        by a hard limit, within which weight does not fall. "local": it leans to near keys without falling steadily (a
-        head that looks at one offset). "flat": no lean. "grows": the opposite of "decays". "unclear": lean and ranks
-        disagree, or rows and keys differ too much to be sure. "empty": no weight, or too few tokens.
-    confidence : float
-        The probability that the lean has the sign it has, 0.5 to 1.
-    locality, locality_error : float
-        1 with all weight on the nearest key, 0 for even attention, -1 with all on the farthest; and its standard error.
-    rank_correlation : float
-        Spearman's, of weight and distance, weighted by rows: -1 where it falls at every step.
-    exponential, power, linear : Fit
-        Rates of exp(-rate * d), (1 + d) ** -rate, and of the logits by least squares (ALiBi's slope).
-    law : {"exponential", "power", "none"}
-        Which of the first two explains more.
-    reach : int
-        The distance beyond which no weight lies, plus one.
-    sinks : dict of int to float
-        Key (negative: from the end) -> its share of the weight.
-    """
-
-    head: tuple[int, ...]
-    verdict: str
-    confidence: float
-    locality: float
-    locality_error: float
-    rank_correlation: float
-    exponential: _laws.Fit
-    power: _laws.Fit
-    linear: _laws.Fit
-    law: str
-    reach: int
-    sinks: dict[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,12 +77,12 @@ class AttentionReport(Report):
     windows: tuple[tuple[int, float, float], ...]
     row_sums: tuple[float, float]
     notes: tuple[str, ...]
-    _sums: tuple[_maps.HeadSums, ...] = field(repr=False)
+    _sums: tuple[HeadSums, ...] = field(repr=False)
 
     @cached_property
     def heads(self) -> tuple[HeadDecay, ...]:
         """What is said of each head."""
-        return tuple(_judge(head, len(self.past.distances)) for head in self._sums)
+        return tuple(judge(head, len(self.past.distances)) for head in self._sums)
 
     @cached_property
     def profiles(self) -> Floats:
@@ -257,7 +207,7 @@ def position_sanity_check(
     heads, padding = _maps.heads_of(attention, batch_axis, mask)
     heads, unnamed = _without_idle_keys(heads) if mask is None else (heads, 0)
     leading, trailing, shares = _sink_counts(sinks, heads)
-    found = _maps.tally_heads(heads, leading, trailing)
+    found = tally_heads(heads, leading, trailing)
     for head, share in zip(found, shares, strict=True):
         head.sinks = share
     ahead = any(head.future.sums.any() for head in found)
@@ -267,7 +217,7 @@ def position_sanity_check(
     whole = _together(found)
     lengths = int(np.flatnonzero(whole.past.counts)[-1]) if whole.past.counts.any() else 0
     return AttentionReport(
-        overall=_judge(whole, lengths),
+        overall=judge(whole, lengths),
         causal=not ahead,
         past=_profile(whole.past, 0, lengths),
         future=_profile(whole.future, 1, _laws.support(whole.future)) if ahead else None,
@@ -279,7 +229,7 @@ def position_sanity_check(
 
 
 def _without_idle_keys(heads: list[Any]) -> tuple[list[Any], int]:
-    idle = _maps.trailing_padding(heads)
+    idle = _sinks.trailing_padding(heads)
     if idle:
         heads = [(label, [replace(s, stop=s.stop - idle) for s in samples]) for label, samples in heads]
     return heads, idle
@@ -287,67 +237,21 @@ def _without_idle_keys(heads: list[Any]) -> tuple[list[Any], int]:
 
 def _sink_counts(sinks: Any, heads: list[Any]) -> tuple[int, int, list[dict[int, float]]]:
     if sinks is None:
-        return _maps.find_sinks(heads)
+        return _sinks.find_sinks(heads)
     pair = sinks if isinstance(sinks, tuple) and len(sinks) == 2 else (sinks, 0)
     leading, trailing = (check.integer("sinks", n, 0) for n in pair)
-    return leading, trailing, _maps.shares_of(heads, leading, trailing)
+    return leading, trailing, _sinks.shares_of(heads, leading, trailing)
 
 
-def _together(found: Sequence[_maps.HeadSums]) -> _maps.HeadSums:
+def _together(found: Sequence[HeadSums]) -> HeadSums:
     """Return the sums of all heads."""
-    whole = _maps.empty_head((), found[0].past.sums.shape[1])
+    whole = empty_head((), found[0].past.sums.shape[1])
     for head in found:
         whole.add(head)
     return whole
 
 
-def _judge(head: _maps.HeadSums, lengths: int) -> HeadDecay:
-    lean, error = _laws.locality(head)
-    sure = _laws.sureness(lean, error)
-    rank, reach = _ranks(head)
-    nothing = _laws.Fit(math.nan, math.nan)
-    if reach >= FEWEST_DISTANCES:
-        fits = _laws.fit_law(head, "distance"), _laws.fit_law(head, "log"), _laws.fit_logits(head)
-    else:
-        fits = nothing, nothing, nothing
-    exponential, power, linear = fits
-    law = (
-        "none"
-        if max(exponential.gain, power.gain) < 1e-6
-        else "power"
-        if power.gain > exponential.gain
-        else "exponential"
-    )
-    verdict = _verdict(float(head.tiles.sum()), lean, sure, rank, reach, lengths)
-    return HeadDecay(head.label, verdict, sure, lean, error, rank, exponential, power, linear, law, reach, head.sinks)
-
-
-def _ranks(head: _maps.HeadSums) -> tuple[float, int]:
-    """Return the rank correlation, both sides by their mass, and the reach."""
-    total, weight, reach = 0.0, 0.0, 0
-    for start, side in enumerate((head.past, head.future)):
-        n, mass = _laws.support(side), float(side.mass.sum())
-        if mass > 0:
-            total += mass * _laws.rank_correlation(_laws.log_profile(side), _laws.seen(side, n)[1])
-            weight, reach = weight + mass, max(reach, n + start)
-    return (total / weight if weight else 0.0), reach
-
-
-def _verdict(mass: float, lean: float, sure: float, rank: float, reach: int, lengths: int) -> str:
-    if mass <= 0 or lengths < FEWEST_DISTANCES:
-        return "empty"
-    if abs(lean) < SMALLEST_LEAN:
-        return "flat"
-    if sure < SUREST:
-        return "unclear"
-    if lean > 0:
-        if rank <= -SMALLEST_RANK and reach >= FEWEST_DISTANCES:
-            return "decays"
-        return "window" if reach <= lengths // 2 else "local"
-    return "grows" if rank >= SMALLEST_RANK else "unclear"
-
-
-def _profile(side: _maps.Side, start: int, n: int) -> Profile:
+def _profile(side: Side, start: int, n: int) -> Profile:
     rows = side.counts[::-1].cumsum()[::-1][1 : n + 1]
     used = _laws.support(side)
     relative = np.zeros(n)
@@ -356,7 +260,7 @@ def _profile(side: _maps.Side, start: int, n: int) -> Profile:
     return Profile(np.arange(start, start + n), rows, weight, relative)
 
 
-def _windows(whole: _maps.HeadSums, ahead: bool) -> tuple[tuple[int, float, float], ...]:
+def _windows(whole: HeadSums, ahead: bool) -> tuple[tuple[int, float, float], ...]:
     past, future = whole.past.sums.sum(0), whole.future.sums.sum(0)
     total = float(past.sum() + future.sum())
     n = np.arange(len(whole.past.counts))
@@ -375,9 +279,7 @@ def _windows(whole: _maps.HeadSums, ahead: bool) -> tuple[tuple[int, float, floa
     return tuple(found)
 
 
-def _notes(
-    whole: _maps.HeadSums, found: Sequence[_maps.HeadSums], ends: tuple[int, int], padding: int, unnamed: int
-) -> list[str]:
+def _notes(whole: HeadSums, found: Sequence[HeadSums], ends: tuple[int, int], padding: int, unnamed: int) -> list[str]:
     notes = []
     if any(ends):
         where = " and ".join(f"the {name} {n}" for n, name in zip(ends, ("first", "last"), strict=True) if n)
