@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define PE_FN     PE_ATTRIBUTES PE_INLINE
+#define PE_CASES  1
 #define PE_KERNEL PE_ATTRIBUTES static
 
 enum { FL = 16, DL = 8, TURN_VECTORS = 4 };

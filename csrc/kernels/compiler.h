@@ -9,6 +9,7 @@
 #if defined(__GNUC__) || defined(__clang__)
 #define PE_TARGET(list) __attribute__((target(list)))
 #define PE_INLINE       static inline __attribute__((always_inline))
+#define PE_NOINLINE     __attribute__((noinline))
 #define PE_UNLIKELY(x)  __builtin_expect(!!(x), 0)
 #define PE_PREFETCH(p)  __builtin_prefetch(p, 0, 3)
 #define PE_PREFETCH2(p) __builtin_prefetch(p, 0, 2) /* into the second cache */
@@ -16,13 +17,15 @@
 #elif defined(_MSC_VER)
 #define PE_TARGET(list)
 #define PE_INLINE       static __forceinline
+#define PE_NOINLINE     __declspec(noinline)
 #define PE_UNLIKELY(x)  (x)
 #define PE_PREFETCH(p)  ((void)(p))
 #define PE_PREFETCH2(p) ((void)(p))
 #define PE_ALIGNED(n)   __declspec(align(n))
 #else
 #define PE_TARGET(list)
-#define PE_INLINE       static inline
+#define PE_INLINE static inline
+#define PE_NOINLINE
 #define PE_UNLIKELY(x)  (x)
 #define PE_PREFETCH(p)  ((void)(p))
 #define PE_PREFETCH2(p) ((void)(p))

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define PE_FN       PE_INLINE
+#define PE_CASES    1
 #define PE_KERNEL   static
 #define PE_KERNELS  pe_kernels_neon
 #define PE_ISA_NAME "neon"

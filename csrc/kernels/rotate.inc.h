@@ -125,16 +125,16 @@ PE_FN void PE_NAME(interleaved_shared)(const struct pe_run *run, size_t vectors)
 
 /* A head of the usual size, 128 elements, takes less time without loops. */
 #define PE_RUN(head, pairs_, stream) PE_EACH_HEAD(pairs_, (void)0, head(x, y, gap, cos, sin, pairs, stream))
-#define PE_RUNS(head, shared)                           \
-    if (run->stream)                                    \
-        PE_RUN(head, run->pairs, 1)                     \
-    else if (run->pairs == TURN_VECTORS * PE_LANES)     \
-        shared(run, TURN_VECTORS);                      \
-    else if (run->pairs == TURN_VECTORS / 2 * PE_LANES) \
-        shared(run, TURN_VECTORS / 2);                  \
-    else if (run->pairs == 64)                          \
-        PE_RUN(head, 64, 0)                             \
-    else                                                \
+#define PE_RUNS(head, shared)                                       \
+    if (PE_CASES && run->stream)                                    \
+        PE_RUN(head, run->pairs, 1)                                 \
+    else if (PE_CASES && run->pairs == TURN_VECTORS * PE_LANES)     \
+        shared(run, TURN_VECTORS);                                  \
+    else if (PE_CASES && run->pairs == TURN_VECTORS / 2 * PE_LANES) \
+        shared(run, TURN_VECTORS / 2);                              \
+    else if (PE_CASES && run->pairs == 64)                          \
+        PE_RUN(head, 64, 0)                                         \
+    else                                                            \
         PE_RUN(head, run->pairs, 0)
 
 PE_KERNEL void PE_NAME(half)(const struct pe_run *run){PE_RUNS(PE_NAME(half_head), PE_NAME(half_shared))}

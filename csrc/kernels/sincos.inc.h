@@ -192,8 +192,8 @@ PE_FN void sincos_block_f32(struct pe_sincos job, enum sincos_form form, int sca
     }
 }
 
-/* as_float32, form and scaled are constants wherever this is expanded, and so is whether there is a position for each
- * pair: every case has a loop of its own */
+/* With PE_CASES as_float32, form and scaled are constants wherever this is expanded, and so is whether there is a position
+ * for each pair: every case has a loop of its own */
 PE_FN void sincos_rows_f32(struct pe_sincos job, enum sincos_form form, int scaled) {
     size_t size = (form == SINCOS_ZIP ? 2 : 1) * sizeof(float), at_once = job.pairs <= SINCOS_BLOCK ? job.rows : 1;
     for (size_t j = 0; j < job.rows; j += at_once)
@@ -209,6 +209,10 @@ PE_FN void sincos_rows_f32(struct pe_sincos job, enum sincos_form form, int scal
 }
 
 PE_FN void sincos_narrow(struct pe_sincos job, enum sincos_form form) {
+    if (!PE_CASES) {
+        sincos_rows_f32(job, form, 1);
+        return;
+    }
     if (job.as_float32) {
         job.as_float32 = 1;
         sincos_rows_f32(job, form, 1);
@@ -223,7 +227,7 @@ PE_FN void sincos_narrow(struct pe_sincos job, enum sincos_form form) {
 
 PE_KERNEL void sincos_f32(const struct pe_sincos *given) {
     struct pe_sincos job = *given;
-    if (job.each && !job.as_float32) {
+    if (PE_CASES && job.each && !job.as_float32) {
         job.as_float32 = 0;
         sincos_rows_f32(job, SINCOS_F32, 1);
     } else {

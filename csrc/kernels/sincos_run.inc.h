@@ -123,7 +123,7 @@ PE_FN void run_block(struct sincos_run *run, enum sincos_form form, int scaled) 
     run_begin(run);
     for (size_t j = 0; j < rows; j += RUN_ROWS) {
         size_t notes = 0, count = rows - j < RUN_ROWS ? rows - j : RUN_ROWS;
-        if (count == RUN_ROWS)
+        if (PE_CASES && count == RUN_ROWS)
             for (size_t i = 0; i < whole; i += PL) notes = run_pairs(run, j, RUN_ROWS, i, PL, notes, form, scaled);
         else
             for (size_t i = 0; i < whole; i += PL) notes = run_pairs(run, j, count, i, PL, notes, form, scaled);
@@ -146,14 +146,16 @@ PE_FN void run_rows(const struct pe_sincos_run *given, enum sincos_form form, in
 }
 
 PE_FN void run_scaled(const struct pe_sincos_run *run, enum sincos_form form) {
-    if (run->rows.scale == 1)
+    if (PE_CASES && run->rows.scale == 1)
         run_rows(run, form, 0);
     else
         run_rows(run, form, 1);
 }
 
 PE_KERNEL void sincos_run(const struct pe_sincos_run *run) {
-    if (run->zipped)
+    if (!PE_CASES)
+        run_scaled(run, run->zipped ? SINCOS_ZIP : SINCOS_F32);
+    else if (run->zipped)
         run_scaled(run, SINCOS_ZIP);
     else
         run_scaled(run, SINCOS_F32);

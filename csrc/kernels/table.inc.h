@@ -1,6 +1,7 @@
 /* The last include of an ISA's file: instantiates the templates and fills its table of kernels.
  *
- * Needs everything the templates name, PE_KERNELS (the table's symbol), PE_ISA_NAME, and stream and stream_end.
+ * Needs everything the templates name, PE_KERNELS (the table's symbol), PE_ISA_NAME, PE_CASES (1 where common cases get
+ * loops of their own, 0 where one loop does for all), and stream and stream_end.
  */
 #define PE_E     f32
 #define PE_T     float

@@ -9,6 +9,7 @@
 
 #define PE_V3       PE_TARGET("avx,avx2,fma,f16c")
 #define PE_FN       PE_V3 PE_INLINE
+#define PE_CASES    1
 #define PE_KERNEL   PE_V3 static
 #define PE_KERNELS  pe_kernels_x86_v3
 #define PE_ISA_NAME "x86_v3"
