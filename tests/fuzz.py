@@ -22,7 +22,7 @@ from fuzzing import add_calls, bias_calls, gradient_calls, relative_calls, rotat
 from fuzzing.call import Call, Verb, assert_close, assert_unwritten, in_memory, reference_of
 from fuzzing.junk import OwnError, junk
 from fuzzing.memory import Choices
-from posenc import rotary, runtime
+from posenc import Rope, _core, runtime
 
 VERBS: tuple[Verb, ...] = (
     rotate_calls.VERB,
@@ -65,7 +65,8 @@ class Fuzzer:
         self.scene = verb.scene(self.choose)
         self.makers = [call for often, call in verb.calls for _ in range(often)]
         split = self.choose.maybe(0.1)
-        rotary._SPLIT_BYTES = runtime.SPLIT_BYTES = 64 if split else 4 << 20
+        runtime.SPLIT_BYTES = 64 if split else 4 << 20
+        Rope.__call__ = _core.rotate_call(Rope.__call__, runtime.SPLIT_BYTES)  # type: ignore[method-assign]
         runtime.SLICE_BYTES = self.choose.pick((128, 4096)) if split else 8 << 20
         posenc.set_num_threads(self.choose.pick((1, 2, 3)) if split else 1)
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import posenc
 from posenc import _core
 
 CALLS = 30_000  # of each kind: 240,000 that return and 240,000 that raise
@@ -49,6 +50,7 @@ class Watched:
         self.offsets, self.floats, self.bad = [1, 2], [1.0, 2.0], np.array([0, 1, np.nan, 2])
         self.inv_freq, self.axes = np.ones(4), np.zeros(4, np.int64)
         self.spec = _core.spec(self.inv_freq, None, 0, 8, 0, 1.0, False)
+        self.rope, self.pair = posenc.Rope(8, layout="half"), (self.x, self.k)
         self.cos, self.sin = _core.table(self.spec, 16, False, None, 2**40, False)
         self.out = (np.empty((4, 4), np.float32), np.empty((4, 4), np.float32))
 
@@ -87,6 +89,9 @@ def rotate_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[
         lambda: w.rotate(w.brain, rows=w.rows),
         lambda: w.rotate(w.x, offset=w.offsets),
         lambda: _core.rotate(w.spec, w.x, None, None, None, 0, -2, 0, False),
+        lambda: w.rope(w.x, w.k, offset=1000, out=w.pair),
+        lambda: w.rope(w.x, inverse=True),
+        lambda: _core.rotate_call(posenc.Rope.__call__, 1000),
     ]
     wrong = [
         lambda: w.rotate(w.integers),
@@ -108,6 +113,8 @@ def rotate_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[
         lambda: w.rotate(w.x, axis="1"),
         lambda: _core.rotate(w.x, w.x, None, None, None, 0, -2, 0, False),
         lambda: _core.rotate(w.x),
+        lambda: w.rope(w.x, w.k, out=(w.x, w.integers)),
+        lambda: w.rope(w.x, offset=0, axis=9),
     ]
     return right, wrong
 

@@ -13,7 +13,7 @@ typedef struct {
 
 static enum pe_status add(pe_operation *op, pe_poll *poll, void *context) {
     add_call *call = (add_call *)op;
-    pe_operand operand = {&op->x[0].view, &op->y[0].view};
+    pe_operand operand = {&op->x[0].view, &op->y[0]->view};
     call->how.stream = op->how.stream;
     return pe_add_rows(op->state->kernels, &call->how, &call->rows, &operand, poll, context);
 }
@@ -116,7 +116,7 @@ static int parse_add(add_call *call, PyObject *const *args) {
     call->rows.table_dtype = table->dtype;
     call->rows.dim = op->width;
     if (require_rows(call, (size_t)table->shape[0]) < 0 || pe_operation_outputs(op, args[2]) < 0) return -1;
-    return op->have_y ? pe_check_disjoint(&op->y[0], "out", &call->table, "table") : 0;
+    return op->have_y ? pe_check_disjoint(op->y[0], "out", &call->table, "table") : 0;
 }
 
 PyObject *pe_py_add(PyObject *module, PyObject *const *args, Py_ssize_t n) {

@@ -24,9 +24,10 @@ struct pe_torch;
 
 typedef struct {
     const struct pe_kernels *kernels;
-    struct pe_torch *torch;                           /* written once, atomically */
-    PyTypeObject *bfloat16;                           /* ml_dtypes' scalar type, written once, atomically */
-    PyObject *requires_grad, *is_neg, *current_level; /* interned names */
+    struct pe_torch *torch;  /* written once, atomically */
+    PyTypeObject *bfloat16;  /* ml_dtypes' scalar type, written once, atomically */
+    PyObject *current_level; /* an interned name */
+    PyObject *call_type;     /* see call_py.c */
 } pe_state;
 
 pe_state *pe_get_state(PyObject *module);
@@ -65,6 +66,7 @@ enum pe_dtype pe_view_dtype(int dtype);
 /* tensor.c: 1 and filled if the object is a torch tensor, 0 if it is not one, -1 on error */
 int pe_tensor_view(pe_state *state, PyObject *object, const char *name, pe_array *a);
 int pe_tensors_written(pe_state *state, PyObject *const *tensors, int n); /* bump their version counters */
+int pe_tuple_written(pe_state *state, PyObject *tensors);                 /* the same of a tuple */
 PyObject *pe_tensor_like(pe_state *state, PyObject *tensor);
 void pe_torch_clear(pe_state *state);
 
@@ -146,6 +148,8 @@ PyObject *pe_py_add(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_add_sinusoid(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_scatter(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_sinusoid(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *pe_make_call_type(PyObject *module);
+PyObject *pe_py_rotate_call(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_spec(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_inv_freq(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_float32_powers(PyObject *module, PyObject *const *args, Py_ssize_t n);

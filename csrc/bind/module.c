@@ -39,6 +39,7 @@ COUNTED(add, 10)
 COUNTED(add_sinusoid, 11)
 COUNTED(scatter, 8)
 COUNTED(sinusoid, 8)
+COUNTED(rotate_call, 2)
 COUNTED(spec, 7)
 COUNTED(inv_freq, 2)
 COUNTED(float32_powers, 2)
@@ -65,6 +66,7 @@ static PyMethodDef methods[] = {
          "add_sinusoid(spec, order, x, out, positions, offset, seq_axis, scale, padding_idx, defer_above, stream)"),
     FAST(scatter, "scatter(grad, out, positions, offset, seq_axis, scale, padding_idx, defer_above)"),
     FAST(sinusoid, "sinusoid(spec, order, positions, float64, out, padding_idx, defer_above, stream)"),
+    FAST(rotate_call, "rotate_call(function, defer_above)"),
     FAST(spec, "spec(inv_freq, axis_of_freq, layout, head_dim, rotary_offset, scale, as_float32)"),
     FAST(inv_freq, "inv_freq(base, rotary_dim)"),
     FAST(float32_powers, "float32_powers(base, rotary_dim)"),
@@ -91,26 +93,23 @@ static int choose_kernels(pe_state *state) {
 static int module_exec(PyObject *module) {
     pe_state *state = pe_get_state(module);
     if (PyArray_ImportNumPyAPI() < 0 || choose_kernels(state) < 0) return -1;
-    state->requires_grad = PyUnicode_InternFromString("requires_grad");
-    state->is_neg = PyUnicode_InternFromString("is_neg");
     state->current_level = PyUnicode_InternFromString("_current_level");
-    return state->requires_grad && state->is_neg && state->current_level ? 0 : -1;
+    state->call_type = pe_make_call_type(module);
+    return state->current_level && state->call_type ? 0 : -1;
 }
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     pe_state *state = pe_get_state(module);
-    Py_VISIT(state->requires_grad);
-    Py_VISIT(state->is_neg);
     Py_VISIT(state->current_level);
+    Py_VISIT(state->call_type);
     Py_VISIT((PyObject *)state->bfloat16);
     return 0;
 }
 
 static int module_clear(PyObject *module) {
     pe_state *state = pe_get_state(module);
-    Py_CLEAR(state->requires_grad);
-    Py_CLEAR(state->is_neg);
     Py_CLEAR(state->current_level);
+    Py_CLEAR(state->call_type);
     Py_CLEAR(state->bfloat16);
     pe_torch_clear(state);
     return 0;

@@ -9,14 +9,15 @@ void pe_operation_init(pe_operation *op, pe_state *state, pe_work *work, const c
     op->how.onto = false;
     op->n = 0;
     op->have_y = false;
-    for (int i = 0; i < 2; i++) op->x[i].owner = op->y[i].owner = op->results[i] = op->positions.owners[i] = NULL;
+    op->pair = NULL;
+    for (int i = 0; i < 2; i++) op->x[i].owner = op->others[i].owner = op->results[i] = op->positions.owners[i] = NULL;
     op->positions.borrowed = false;
 }
 
 void pe_operation_clear(pe_operation *op) {
     for (int i = 0; i < 2; i++) {
         pe_array_clear(&op->x[i]);
-        pe_array_clear(&op->y[i]);
+        pe_array_clear(&op->others[i]);
         Py_CLEAR(op->results[i]);
     }
     pe_positions_clear(&op->positions);
@@ -84,31 +85,34 @@ int pe_operation_check_batch(const pe_operation *op) {
 
 /* ---- outputs ---- */
 
-static int check_other_operand(const pe_operation *op, int i) {
-    int j = 1 - i;
-    if (pe_check_disjoint(&op->y[i], op->y_name[i], &op->y[j], op->y_name[j]) < 0) return -1;
-    return pe_check_disjoint(&op->y[i], op->y_name[i], &op->x[j], op->x_name[j]);
+/* what is written for one of q and k shares no memory with the other */
+static int check_apart(const pe_operation *op) {
+    if (pe_check_disjoint(op->y[0], op->y_name[0], op->y[1], op->y_name[1]) < 0) return -1;
+    for (int i = 0; i < 2; i++) {
+        const pe_array *other = &op->x[1 - i];
+        if (op->y[1 - i] != other && pe_check_disjoint(op->y[i], op->y_name[i], other, op->x_name[1 - i]) < 0)
+            return -1;
+    }
+    return 0;
 }
 
 static int parse_output(pe_operation *op, int i, PyObject *object, const char *name) {
     op->y_name[i] = name;
-    if (object == op->x[i].object) {
-        op->y[i] = op->x[i];
-        op->y[i].owner = NULL;
-    } else {
-        if (pe_array_float(op->state, object, name, &op->y[i]) < 0) return -1;
-        if (pe_check_same_shape(&op->x[i], op->x_name[i], &op->y[i], name) < 0) return -1;
-        if (pe_same_or_disjoint(&op->x[i], op->x_name[i], &op->y[i], name) < 0) return -1;
+    op->y[i] = object == op->x[i].object ? &op->x[i] : &op->others[i];
+    if (op->y[i] == &op->others[i]) {
+        if (pe_array_float(op->state, object, name, op->y[i]) < 0) return -1;
+        if (pe_check_same_shape(&op->x[i], op->x_name[i], op->y[i], name) < 0) return -1;
+        if (pe_same_or_disjoint(&op->x[i], op->x_name[i], op->y[i], name) < 0) return -1;
     }
     op->results[i] = Py_NewRef(object);
-    return pe_check_output(&op->y[i], name);
+    return pe_check_output(op->y[i], name);
 }
 
 static int check_in_place_move(const pe_operation *op) {
     bool moves = op->how.layout == PE_INTERLEAVED_TO_HALF || op->how.layout == PE_HALF_TO_INTERLEAVED;
     if (!moves || 2 * op->rows.pairs <= PE_MAX_IN_PLACE_MOVE) return 0;
     for (int i = 0; i < op->n; i++)
-        if (op->x[i].view.data == op->y[i].view.data) {
+        if (op->x[i].view.data == op->y[i]->view.data) {
             PyErr_Format(PyExc_ValueError,
                          "layout interleaved_to_half rotates at most %d elements of a head in place, got "
                          "%zu; pass another out",
@@ -119,21 +123,18 @@ static int check_in_place_move(const pe_operation *op) {
 }
 
 static int parse_pair(pe_operation *op, PyObject *out) {
-    PyObject *items[2] = {NULL, NULL};
-    int failed = -1;
     if (!(PyTuple_Check(out) || PyList_Check(out)) || PySequence_Size(out) != 2) {
         PyErr_SetString(PyExc_TypeError, "out must be a pair of arrays, one for q and one for k");
         return -1;
     }
+    if (PyTuple_CheckExact(out)) op->pair = out;
     for (int i = 0; i < 2; i++) {
-        items[i] = PySequence_GetItem(out, i);
-        if (items[i] == NULL || parse_output(op, i, items[i], i ? "out[1]" : "out[0]") < 0) goto done;
+        PyObject *item = PySequence_GetItem(out, i);
+        int failed = item == NULL || parse_output(op, i, item, i ? "out[1]" : "out[0]") < 0;
+        Py_XDECREF(item); /* results hold what is needed */
+        if (failed) return -1;
     }
-    failed = check_other_operand(op, 0) < 0 || check_other_operand(op, 1) < 0 ? -1 : 0;
-done:
-    Py_XDECREF(items[0]); /* results hold what is needed */
-    Py_XDECREF(items[1]);
-    return failed;
+    return check_apart(op);
 }
 
 int pe_operation_outputs(pe_operation *op, PyObject *out) {
@@ -145,15 +146,16 @@ int pe_operation_outputs(pe_operation *op, PyObject *out) {
     op->have_y = true;
     if ((op->n == 2 ? parse_pair(op, out) : parse_output(op, 0, out, "out")) < 0) return -1;
     for (int i = 0; i < op->n; i++)
-        if (pe_check_positions_disjoint(&op->positions, &op->y[i], op->y_name[i]) < 0) return -1;
+        if (pe_check_positions_disjoint(&op->positions, op->y[i], op->y_name[i]) < 0) return -1;
     return check_in_place_move(op);
 }
 
 static int make_outputs(pe_operation *op) {
     for (int i = 0; i < op->n; i++) {
+        op->y[i] = &op->others[i];
         op->results[i] = pe_array_like(op->state, &op->x[i]);
         if (op->results[i] == NULL) return -1;
-        if (pe_array_float(op->state, op->results[i], "out", &op->y[i]) < 0) return -1;
+        if (pe_array_float(op->state, op->results[i], "out", op->y[i]) < 0) return -1;
     }
     return 0;
 }
@@ -179,8 +181,8 @@ static int announce_writes(pe_operation *op) {
     int n = 0;
     if (!op->have_y) return 0; /* nobody can have saved a fresh tensor */
     for (int i = 0; i < op->n; i++)
-        if (op->y[i].kind == PE_KIND_TORCH) tensors[n++] = op->y[i].object;
-    return pe_tensors_written(op->state, tensors, n);
+        if (op->y[i]->kind == PE_KIND_TORCH) tensors[n++] = op->y[i]->object;
+    return n == 2 && op->pair ? pe_tuple_written(op->state, op->pair) : pe_tensors_written(op->state, tensors, n);
 }
 
 /* defer_above, then the work, then the result */
@@ -199,7 +201,8 @@ PyObject *pe_operation_finish(pe_operation *op, PyObject *defer_above, PyObject 
         return NULL;
     }
     if (announce_writes(op) < 0) return NULL;
-    return op->n == 2 ? PyTuple_Pack(2, op->results[0], op->results[1]) : Py_NewRef(op->results[0]);
+    if (op->n == 1) return Py_NewRef(op->results[0]);
+    return op->pair ? Py_NewRef(op->pair) : PyTuple_Pack(2, op->results[0], op->results[1]);
 }
 
 PyObject *pe_py_empty_like(PyObject *module, PyObject *x) {

@@ -9,10 +9,11 @@ typedef enum pe_status pe_work(pe_operation *op, pe_poll *poll, void *context); 
 struct pe_operation {
     pe_state *state;
     pe_work *work;
-    const char *width_name; /* of the last axis, for messages */
-    int n;                  /* operands: 1 or 2 */
-    pe_array x[2], y[2];
-    bool have_y; /* outputs were given */
+    const char *width_name;          /* of the last axis, for messages */
+    int n;                           /* operands: 1 or 2 */
+    pe_array x[2], others[2], *y[2]; /* y: x itself in place, else others */
+    bool have_y;                     /* outputs were given */
+    PyObject *pair;                  /* the tuple that they were given in, borrowed, or NULL */
     const char *x_name[2], *y_name[2];
     pe_rotation how;
     pe_rows rows;

@@ -3,7 +3,7 @@
 
 static enum pe_status rotate(pe_operation *op, pe_poll *poll, void *context) {
     pe_operand operands[2];
-    for (int i = 0; i < op->n; i++) operands[i].x = &op->x[i].view, operands[i].y = &op->y[i].view;
+    for (int i = 0; i < op->n; i++) operands[i].x = &op->x[i].view, operands[i].y = &op->y[i]->view;
     return pe_rotate(op->state->kernels, &op->how, &op->rows, operands, op->n, poll, context);
 }
 
@@ -164,7 +164,7 @@ static int parse_apply(pe_operation *op, pe_array tables[2], PyObject *const *ar
     if (use_tables(op, tables, args[4], args[5]) < 0) return -1;
     if (pe_operation_outputs(op, args[3]) < 0) return -1;
     for (int i = 0; op->have_y && i < 2; i++)
-        if (pe_check_disjoint(&op->y[0], "out", &tables[i], i ? "sin" : "cos") < 0) return -1;
+        if (pe_check_disjoint(op->y[0], "out", &tables[i], i ? "sin" : "cos") < 0) return -1;
     return 0;
 }
 

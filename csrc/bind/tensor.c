@@ -11,8 +11,11 @@
 
 struct pe_torch {
     PyTypeObject *tensor, *parameter;
-    PyObject *increment_version, *empty_like, *bfloat16, *int16, *forward_ad;
-    const dl_exchange_api *api; /* NULL for an older torch */
+    PyObject *increment_version, *empty_like, *bfloat16, *int16;
+    PyObject *requires_grad, *is_neg;      /* Tensor's own, so that no tensor is searched for them */
+    descrgetfunc get_requires_grad;        /* how to read the first of these */
+    PyObject *forward_ad, *forward_values; /* a module and its dict */
+    const dl_exchange_api *api;            /* NULL for an older torch */
 };
 
 static void torch_free(struct pe_torch *torch) {
@@ -23,7 +26,10 @@ static void torch_free(struct pe_torch *torch) {
     Py_XDECREF(torch->empty_like);
     Py_XDECREF(torch->bfloat16);
     Py_XDECREF(torch->int16);
+    Py_XDECREF(torch->requires_grad);
+    Py_XDECREF(torch->is_neg);
     Py_XDECREF(torch->forward_ad);
+    Py_XDECREF(torch->forward_values);
     PyMem_Free(torch);
 }
 
@@ -73,9 +79,14 @@ static struct pe_torch *torch_look_up(PyObject *module) {
     torch->empty_like = attribute(module, (const char *[]){"empty_like", NULL});
     torch->bfloat16 = attribute(module, (const char *[]){"bfloat16", NULL});
     torch->int16 = attribute(module, (const char *[]){"int16", NULL});
+    torch->requires_grad = attribute(module, (const char *[]){"Tensor", "requires_grad", NULL});
+    torch->is_neg = attribute(module, (const char *[]){"Tensor", "is_neg", NULL});
     torch->forward_ad = attribute(module, (const char *[]){"autograd", "forward_ad", NULL});
+    torch->forward_values = torch->forward_ad ? PyObject_GetAttrString(torch->forward_ad, "__dict__") : NULL;
+    if (torch->requires_grad)
+        torch->get_requires_grad = (descrgetfunc)PyType_GetSlot(Py_TYPE(torch->requires_grad), Py_tp_descr_get);
     if (torch->tensor && torch->parameter && torch->increment_version && torch->empty_like && torch->bfloat16 &&
-        torch->int16 && torch->forward_ad) {
+        torch->int16 && torch->get_requires_grad && torch->is_neg && torch->forward_values) {
         torch->api = exchange_api(torch->tensor);
         return torch;
     }
@@ -114,9 +125,8 @@ static int reject(const char *name, const char *what) {
 
 /* Forward-mode gradients hang on a tensor unseen; they exist only within a dual level, whose number torch keeps here. */
 static int has_tangent(pe_state *state, const struct pe_torch *torch, PyObject *object) {
-    PyObject *level = PyObject_GetAttr(torch->forward_ad, state->current_level);
+    PyObject *level = PyDict_GetItemWithError(torch->forward_values, state->current_level);
     long number = level && PyLong_Check(level) ? PyLong_AsLong(level) : -1;
-    Py_XDECREF(level);
     PyErr_Clear();
     if (number < 0) return 0;
     PyObject *dual = PyObject_CallMethod(torch->forward_ad, "unpack_dual", "O", object);
@@ -136,12 +146,12 @@ static int guard(pe_state *state, const struct pe_torch *torch, PyObject *object
                      name, (PyObject *)type);
         return -1;
     }
-    int truth = is_true(PyObject_GetAttr(object, state->requires_grad));
+    int truth = is_true(torch->get_requires_grad(torch->requires_grad, object, (PyObject *)type));
     if (truth == 0) truth = has_tangent(state, torch, object);
     if (truth < 0) return -1;
     if (truth)
         return reject(name, "requires grad, which this call would not record; use posenc.torch, or pass its .detach()");
-    truth = is_true(PyObject_CallMethodObjArgs(object, state->is_neg, NULL));
+    truth = is_true(PyObject_CallFunctionObjArgs(torch->is_neg, object, NULL));
     if (truth < 0) return -1;
     if (truth) return reject(name, "is a negated view, stored with the other sign; pass its .resolve_neg()");
     return 0;
@@ -254,20 +264,25 @@ PyObject *pe_tensor_like(pe_state *state, PyObject *tensor) {
 }
 
 /* Autograd compares version counters to notice that a saved tensor was written. Inference tensors have none. */
-int pe_tensors_written(pe_state *state, PyObject *const *tensors, int n) {
-    if (n == 0) return 0;
-    PyObject *all = n == 1 ? PyTuple_Pack(1, tensors[0]) : PyTuple_Pack(2, tensors[0], tensors[1]);
-    PyObject *result = all ? PyObject_CallFunctionObjArgs(find_torch(state)->increment_version, all, NULL) : NULL;
-    Py_XDECREF(all);
+int pe_tuple_written(pe_state *state, PyObject *tensors) {
+    PyObject *result = PyObject_CallFunctionObjArgs(find_torch(state)->increment_version, tensors, NULL);
     Py_XDECREF(result);
     if (result) return 0;
-    for (int i = 0; i < n; i++) {
+    for (Py_ssize_t i = 0; i < PyTuple_Size(tensors); i++) {
         PyObject *type, *value, *traceback;
         PyErr_Fetch(&type, &value, &traceback);
-        int inference = is_true(PyObject_CallMethod(tensors[i], "is_inference", NULL));
+        int inference = is_true(PyObject_CallMethod(PyTuple_GetItem(tensors, i), "is_inference", NULL));
         PyErr_Restore(type, value, traceback);
         if (inference <= 0) return -1;
     }
     PyErr_Clear();
     return 0;
+}
+
+int pe_tensors_written(pe_state *state, PyObject *const *tensors, int n) {
+    if (n == 0) return 0;
+    PyObject *all = n == 1 ? PyTuple_Pack(1, tensors[0]) : PyTuple_Pack(2, tensors[0], tensors[1]);
+    int failed = all ? pe_tuple_written(state, all) : -1;
+    Py_XDECREF(all);
+    return failed;
 }

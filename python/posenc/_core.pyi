@@ -1,7 +1,10 @@
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 class _Spec: ...
 
@@ -133,6 +136,7 @@ def sinusoid(
     stream: bool,
     /,
 ) -> Any: ...
+def rotate_call(function: _Method, defer_above: int, /) -> _Method: ...
 def spec(
     inv_freq: npt.NDArray[np.float64],
     axis_of_freq: npt.NDArray[np.int64] | None,

@@ -21,6 +21,7 @@ class RopeNumbers:
 
     __slots__ = (
         "_axis_of_freq",
+        "_fixed_spec",
         "_hash",
         "_inv_freq",
         "_inverse_spec",
@@ -52,6 +53,7 @@ class RopeNumbers:
     _varies: bool  # with the sequence length
     _spec: Any  # what C reads, forward
     _inverse_spec: Any
+    _fixed_spec: Any  # the first again; None where the length of a call has a say
     _key: tuple[Any, ...]
     _hash: int
 
@@ -89,6 +91,7 @@ class RopeNumbers:
         self._put(own)
         self._put(self._find_frequencies(width, given))
         self._put({"_spec": self._make_spec(inverse=False), "_inverse_spec": self._make_spec(inverse=True)})
+        self._put({"_fixed_spec": None if self._varies else self._spec})
         self._put({"_key": (*self._arguments().items(), self._inv_freq.tobytes())})
         self._put({"_hash": hash(self._key)})
 

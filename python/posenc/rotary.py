@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -15,8 +16,12 @@ from posenc.tables import make_table
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-_rotate = _core.rotate
-_SPLIT_BYTES = runtime.SPLIT_BYTES
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _entered_in_c(method: _Method) -> _Method:
+    """Let plain calls that are not split enter C at once; all others run the method."""
+    return _core.rotate_call(method, runtime.SPLIT_BYTES)
 
 
 class Rope(RopeNumbers):
@@ -146,6 +151,7 @@ class Rope(RopeNumbers):
         found = read(source, part=part, layout=layout, precision=precision, strict=strict)
         return found.rope(layer_type)
 
+    @_entered_in_c
     def __call__(
         self,
         q: Any,
@@ -197,13 +203,13 @@ class Rope(RopeNumbers):
             For a read-only `out`.
         """
         if self._varies:
-            _rotate(self._spec, q, k, out, positions, offset, seq_axis, 0, False)  # checks, and defers all work
+            _core.rotate(self._spec, q, k, out, positions, offset, seq_axis, 0, False)  # checks, and defers all work
             rope = self.at(check.sequence_length(seq_len, positions, offset, _split.sliceable(q).shape[seq_axis]))
             return rope(q, k, positions=positions, offset=offset, seq_axis=seq_axis, inverse=inverse, out=out)
         if seq_len is not None:
             check.integer("seq_len", seq_len, 1)
         spec = self._spec if inverse is False or not check.flag("inverse", inverse) else self._inverse_spec
-        result = _rotate(spec, q, k, out, positions, offset, seq_axis, _SPLIT_BYTES, False)
+        result = _core.rotate(spec, q, k, out, positions, offset, seq_axis, runtime.SPLIT_BYTES, False)
         if type(result) is int:
             return _split.rotate(spec, self.axes, q, k, out, positions, offset, seq_axis, result)
         return result
