@@ -73,15 +73,6 @@ PE_FN F f_mul(F x, F y) {
 PE_FN F f_abs(F x) {
     return _mm512_abs_ps(x);
 }
-PE_FN F f_min(F x, F y) {
-    return _mm512_min_ps(x, y);
-}
-PE_FN F f_abs_int(F x) {
-    return _mm512_castsi512_ps(_mm512_abs_epi32(_mm512_castps_si512(x)));
-}
-PE_FN F f_add_int(F x, int32_t i) {
-    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(i)));
-}
 PE_FN F f_count(int32_t start) { /* start, start + 1, .. */
     const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     return _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_set1_epi32(start), lanes));
@@ -295,6 +286,17 @@ PE_FN F f_narrow(D x, D y) {
 PE_FN F f_low(D x, D y) {
     const __m512i low = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     return _mm512_permutex2var_ps(_mm512_castpd_ps(x), low, _mm512_castpd_ps(y));
+}
+PE_FN F f_low_mixed(D x, D y) {
+    return _mm512_shuffle_ps(_mm512_castpd_ps(x), _mm512_castpd_ps(y), 0x88);
+}
+/* masks of what is well, each within the last */
+PE_FN int f_suspect(F x, F y, int32_t add, int32_t bits, F u, F v, F least) {
+    enum { ABS_MIN = 0xa };
+    __m512i a = _mm512_set1_epi32(add), b = _mm512_set1_epi32(bits);
+    __mmask16 well = _mm512_test_epi32_mask(_mm512_add_epi32(_mm512_castps_si512(x), a), b);
+    well = _mm512_mask_test_epi32_mask(well, _mm512_add_epi32(_mm512_castps_si512(y), a), b);
+    return _mm512_mask_cmp_ps_mask(well, _mm512_range_ps(u, v, ABS_MIN), least, _CMP_NLT_UQ) != 0xffff;
 }
 PE_FN F f_nonzero(F x, F y) {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NEQ_OQ), y);

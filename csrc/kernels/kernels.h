@@ -102,7 +102,7 @@ typedef void pe_sincos_kernel(const struct pe_sincos *rows);
  * is set). rows.position holds all of them, PE_RUN_MOST at most; each is NULL, as_float32 zero, 2^-60 < |scale| < 2^60.
  * `turn` holds the cosines, then the sines, of inv_freq, in float64 as sincos_f64 makes them, then those of 2, 3 and 4 times
  * inv_freq; turn_step from one to the next. Unlike other rows those of a run may not overlap. */
-enum { PE_RUN_MOST = 48, PE_RUN_TURNS = 4 };
+enum { PE_RUN_MOST = 64, PE_RUN_TURNS = 4 };
 struct pe_sincos_run {
     struct pe_sincos rows;
     const double *turn;

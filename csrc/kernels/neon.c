@@ -70,15 +70,6 @@ PE_FN F f_mul(F x, F y) {
 PE_FN F f_abs(F x) {
     return vabsq_f32(x);
 }
-PE_FN F f_min(F x, F y) {
-    return vminq_f32(x, y);
-}
-PE_FN F f_abs_int(F x) {
-    return vreinterpretq_f32_s32(vabsq_s32(vreinterpretq_s32_f32(x)));
-}
-PE_FN F f_add_int(F x, int32_t i) {
-    return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(x), vdupq_n_s32(i)));
-}
 PE_FN F f_count(int32_t start) { /* start, start + 1, .. */
     const int32x4_t lanes = {0, 1, 2, 3};
     return vcvtq_f32_s32(vaddq_s32(vdupq_n_s32(start), lanes));
@@ -255,6 +246,17 @@ PE_FN F f_narrow(D x, D y) {
 }
 PE_FN F f_low(D x, D y) {
     return vuzp1q_f32(vreinterpretq_f32_f64(x), vreinterpretq_f32_f64(y));
+}
+PE_FN F f_low_mixed(D x, D y) {
+    return f_low(x, y);
+}
+PE_FN uint32x4_t sum_and(F x, int32_t add, int32_t bits) {
+    return vandq_u32(vaddq_u32(vreinterpretq_u32_f32(x), vdupq_n_u32((uint32_t)add)), vdupq_n_u32((uint32_t)bits));
+}
+PE_FN int f_suspect(F x, F y, int32_t add, int32_t bits, F u, F v, F least) {
+    uint32x4_t none = vceqzq_u32(vminq_u32(sum_and(x, add, bits), sum_and(y, add, bits)));
+    uint32x4_t small = vcltq_f32(vminq_f32(f_abs(u), f_abs(v)), least);
+    return vmaxvq_u32(vorrq_u32(none, small)) != 0;
 }
 PE_FN F f_nonzero(F x, F y) {
     return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(y), vceqzq_f32(x)));

@@ -36,6 +36,9 @@ PE_FN F p_narrow(P x) { /* rounded to float32 */
 PE_FN F p_low(P x) { /* the low 32 bits of each */
     return f_low(x.a, x.b);
 }
+PE_FN F p_low_mixed(P x) { /* in any order */
+    return f_low_mixed(x.a, x.b);
+}
 PE_FN P p_add(P x, P y) {
     return (P){d_add(x.a, y.a), d_add(x.b, y.b)};
 }

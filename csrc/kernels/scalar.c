@@ -290,18 +290,6 @@ PE_FN float float_from_bits(uint32_t u) {
     memcpy(&x, &u, sizeof x);
     return x;
 }
-PE_FN F f_min(F x, F y) {
-    F r;
-    LANES(FL, x.v[i] < y.v[i] ? x.v[i] : y.v[i]);
-}
-PE_FN F f_abs_int(F x) { /* the least integer stays as it is */
-    F r;
-    LANES(FL, float_from_bits(float_bits(x.v[i]) >> 31 ? 0u - float_bits(x.v[i]) : float_bits(x.v[i])));
-}
-PE_FN F f_add_int(F x, int32_t i32) {
-    F r;
-    LANES(FL, float_from_bits(float_bits(x.v[i]) + (uint32_t)i32));
-}
 PE_FN D d_shl(D x, int n) {
     D r;
     LANES(DL, from_bits(bits(x.v[i]) << n));
@@ -329,6 +317,18 @@ PE_FN F f_narrow(D x, D y) {
 PE_FN F f_low(D x, D y) {
     F r;
     LANES(FL, float_from_bits((uint32_t)bits(i < DL ? x.v[i] : y.v[i - DL])));
+}
+PE_FN F f_low_mixed(D x, D y) {
+    return f_low(x, y);
+}
+PE_FN int f_suspect(F x, F y, int32_t add, int32_t bits, F u, F v, F least) {
+    int any = 0;
+    for (int i = 0; i < FL; i++) {
+        uint32_t a = float_bits(x.v[i]) + (uint32_t)add, b = float_bits(y.v[i]) + (uint32_t)add;
+        any |=
+            !(a & (uint32_t)bits) | !(b & (uint32_t)bits) | (fabsf(u.v[i]) < least.v[i]) | (fabsf(v.v[i]) < least.v[i]);
+    }
+    return any;
 }
 PE_FN F f_nonzero(F x, F y) {
     F r;

@@ -110,6 +110,12 @@ PE_FN P sincos_step_f32(P x, P high, P low, P *cos, P *sin) {
     return kk;
 }
 
+/* the same bits where |x * high| < 1/2: no quarter turns to take away, nor anything to cancel with */
+PE_FN void sincos_near_f32(P x, P high, P low, P *cos, P *sin) {
+    P t = p_fma(x, low, p_fma(x, high, p_set(0.0)));
+    sincos_polynomial_f32(t, p_mul(t, t), cos, sin);
+}
+
 /* Up to so many frequencies as quarter turns: inv_freq * 2/pi = high + low. A sine below `least` may come of cancellation;
  * `least` is zero where nothing turns and every sine is zero. */
 enum { SINCOS_BLOCK = 512 };
@@ -150,6 +156,15 @@ PE_FN void sincos_store_zipped(float *p, F x, F y, size_t n) {
     if (2 * n > FL) sincos_store_f32(p + FL, high, 2 * n - FL);
 }
 
+PE_FN void sincos_store_pairs(float *cos, float *sin, F c, F s, size_t i, size_t n, enum sincos_form form) {
+    if (form == SINCOS_ZIP) {
+        sincos_store_zipped(sin + 2 * i, s, c, n);
+    } else {
+        sincos_store_f32(cos + i, c, n);
+        sincos_store_f32(sin + i, s, n);
+    }
+}
+
 /* A piece of a row of float32. A local copy of the job stays in registers: the stores might alias the caller's. */
 PE_FN F sincos_pairs_f32(struct pe_sincos job, const struct sincos_turns *turns, P position, float *cos, float *sin,
                          size_t i, size_t n, enum sincos_form form, int scaled) {
@@ -165,12 +180,7 @@ PE_FN F sincos_pairs_f32(struct pe_sincos job, const struct sincos_turns *turns,
     F fc = p_narrow(c), fs = p_narrow(s);
     F cancelled = job.as_float32 ? f_set(0.0f) : f_sub(f_abs(fs), ld_f32(turns->least + i));
     sincos_quadrant_f32(p_low(kk), &fc, &fs);
-    if (form == SINCOS_ZIP) {
-        sincos_store_zipped(sin + 2 * i, fs, fc, n);
-    } else {
-        sincos_store_f32(cos + i, fc, n);
-        sincos_store_f32(sin + i, fs, n);
-    }
+    sincos_store_pairs(cos, sin, fc, fs, i, n, form);
     return cancelled;
 }
 

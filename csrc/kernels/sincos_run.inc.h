@@ -3,29 +3,43 @@
  * A row is the one before it turned by its frequencies, in float64: four products a pair, where an angle of its own takes
  * fourteen. The first row of a run is that of sincos_f64. Of each four rows three are the first one turned once, twice and
  * three times, and the next four begin with it turned four times. A turn keeps the length of the error of (cos, sin) and
- * adds less than 2^-51.5 to it (the turn's own error, two roundings each), so those of PE_RUN_MOST rows are below 2^-47.5.
+ * adds less than 2^-51.5 to it (the turn's own error, two roundings each), so those of PE_RUN_MOST rows are below 2^-47.3 of
+ * their scale, which the first row has already.
  *
  * The bits are those of sincos_f32 and sincos_zip, wherever a run begins. What these round to float32 has a relative error
- * below 2^-35.6; here, of numbers from PE_RUN_LEAST on, another 2^-37.5. Together that is less than PE_RUN_DOUBT units of a
+ * below 2^-35.6; here, of numbers from PE_RUN_LEAST on, another 2^-37.3. Together that is less than PE_RUN_DOUBT units of a
  * float64's last place: what is further than this from the middle between two float32 is on the same side of it both ways.
- * All else, some blocks in a hundred, is made again by the steps of the other kernels: noted without a branch while a row
- * goes on, and done when four are complete.
+ * All else, some blocks in a hundred, is made again by the steps of the other kernels: a bit is noted for it, without a
+ * branch, and it is done when a strip of rows is complete.
+ *
+ * Blocks with an angle that stays close to a multiple of a quarter turn would be made again row after row, and are made
+ * that way alone. Most of them, the slow frequencies of scaled tables among them, are near zero, where less is to be done.
  *
  * Needs, besides what sincos.inc.h needs,
- *     f_min(x, y)
- *     f_abs_int(x)  f_add_int(x, i)     of the bits as integers of 32 bits that wrap
+ *     f_low_mixed(x, y)     f_low, its lanes in any order
+ *     f_suspect(x, y, add, bits, u, v, least)     whether in some lane the sum of x and add, or of y and add, as integers of
+ *                                                 32 bits that wrap, has none of the bits, or |u| or |v| is below least
  */
-enum { RUN_ROWS = PE_RUN_TURNS, RUN_PAGE = 4096, RUN_NOTES = RUN_ROWS * (SINCOS_BLOCK / (2 * DL) + 1) };
+/* A strip's rows are written in blocks of pairs, whose turns then come from the first cache. More rows at once take longer
+ * where they are short, fewer where they are long. */
+enum { RUN_TURNS = PE_RUN_TURNS, RUN_STRIP = 16, RUN_BLOCKS = SINCOS_BLOCK / PL };
+
+enum run_way {
+    RUN_TURNED, /* row from row */
+    RUN_NEAR,   /* every angle on its own, and all of them within an eighth of a turn */
+    RUN_ALONE   /* every angle on its own */
+};
 
 struct sincos_run {
-    struct pe_sincos job; /* of one block of pairs */
+    struct pe_sincos job; /* of up to SINCOS_BLOCK pairs */
     const double *turn;
     size_t turn_step;
-    ptrdiff_t below; /* to what is fetched */
+    ptrdiff_t below; /* to the same row of the next strip */
     struct sincos_turns turns;
-    PE_ALIGNED(64) double cos[SINCOS_BLOCK], sin[SINCOS_BLOCK]; /* of the first of four rows */
+    PE_ALIGNED(64) double cos[SINCOS_BLOCK], sin[SINCOS_BLOCK]; /* of a strip's first row */
     PE_ALIGNED(64) float least[SINCOS_BLOCK];                   /* below this it must be made again */
-    uint16_t note[RUN_NOTES];                                   /* what must be: pair * RUN_ROWS + row */
+    enum run_way way[RUN_BLOCKS];
+    uint16_t again[RUN_BLOCKS]; /* a bit for each row of the strip */
 };
 
 PE_FN void run_turn(const struct sincos_run *run, size_t times, size_t i, size_t n, P *cos, P *sin) {
@@ -35,106 +49,143 @@ PE_FN void run_turn(const struct sincos_run *run, size_t times, size_t i, size_t
     *sin = p_fma(x, s, p_mul(y, c));
 }
 
-/* Negative where the low 29 bits of a float64 are less than PE_RUN_DOUBT from those of a middle: moved to the top, a middle is
- * the integer furthest from zero, and adding as much goes over. */
-PE_FN F run_middle(P x) {
-    return f_add_int(f_abs_int(f_shl(p_low(x), 3)), (int32_t)(8 * PE_RUN_DOUBT));
+/* Whether it must be made again. Of a float64 that is less than PE_RUN_DOUBT from a middle the low 29 bits, plus as much and
+ * half of their range, wrap to less than 2 * PE_RUN_DOUBT. */
+PE_FN int run_suspect(P c, P s, F fc, F fs, F least) {
+    enum { HALF = 1 << 28, BITS = (1 << 29) - 1, DOUBT = (int32_t)PE_RUN_DOUBT };
+    return f_suspect(p_low_mixed(c), p_low_mixed(s), HALF + DOUBT, BITS & ~(2 * DOUBT - 1), fc, fs, least);
 }
 
-/* What is written next is fetched: of four rows at once the hardware does not run ahead. */
+/* What is written next is fetched: of many rows at once the hardware does not run ahead. */
 PE_FN void run_fetch(const float *from, ptrdiff_t below, size_t n) {
     for (size_t k = 0; k < n; k += 64 / sizeof *from) PE_PREFETCH2((const char *)(from + k) + below);
 }
 
-/* bytes to the first row to come that is a page away */
-PE_FN ptrdiff_t run_below(ptrdiff_t step) {
-    size_t group = RUN_ROWS * (size_t)(step < 0 ? -step : step);
-    return RUN_ROWS * step * (ptrdiff_t)(group && group < RUN_PAGE ? RUN_PAGE / group : 1);
-}
-
-/* One row's piece from cosines and sines; whether it must be made again. */
-PE_FN int run_put(const struct sincos_run *run, F least, P c, P s, size_t row, size_t i, size_t n,
-                  enum sincos_form form, int scaled) {
-    const struct pe_sincos *job = &run->job;
-    float *cos = (float *)(job->cos + (ptrdiff_t)row * job->cos_step);
-    float *sin = (float *)(job->sin + (ptrdiff_t)row * job->sin_step);
-    if (scaled) c = p_mul(c, p_set(job->scale)), s = p_mul(s, p_set(job->scale));
-    F fc = p_narrow(c), fs = p_narrow(s);
+/* where a row goes, its block of pairs fetched in the next strip */
+PE_FN void run_row(const struct sincos_run *run, size_t row, size_t i, enum sincos_form form, float **cos,
+                   float **sin) {
+    *cos = (float *)(run->job.cos + (ptrdiff_t)row * run->job.cos_step);
+    *sin = (float *)(run->job.sin + (ptrdiff_t)row * run->job.sin_step);
     if (form == SINCOS_ZIP) {
-        run_fetch(sin + 2 * i, run->below, 2 * FL);
-        sincos_store_zipped(sin + 2 * i, fs, fc, n);
+        run_fetch(*sin + 2 * i, run->below, 2 * FL);
     } else {
-        run_fetch(cos + i, run->below, FL);
-        run_fetch(sin + i, run->below, FL);
-        sincos_store_f32(cos + i, fc, n);
-        sincos_store_f32(sin + i, fs, n);
+        run_fetch(*cos + i, run->below, FL);
+        run_fetch(*sin + i, run->below, FL);
     }
-    F small = f_sub(f_min(f_abs(fc), f_abs(fs)), least);
-    return f_any_negative(f_or(f_or(run_middle(c), run_middle(s)), small)) != 0;
 }
 
-/* PL pairs, or n of them, in `count` rows */
-PE_FN size_t run_pairs(struct sincos_run *run, size_t row, size_t count, size_t i, size_t n, size_t notes,
-                       enum sincos_form form, int scaled) {
+/* PL pairs, or n of them, in `count` rows from one on */
+PE_FN void run_turned(struct sincos_run *run, size_t row, size_t count, size_t i, size_t n, enum sincos_form form) {
     P cos = p_ld(run->cos + i, PL), sin = p_ld(run->sin + i, PL);
     F least = ld_f32(run->least + i);
-    for (size_t k = 0; k < count; k++) {
-        P c = cos, s = sin;
-        if (k) run_turn(run, k, i, n, &c, &s);
-        run->note[notes] = (uint16_t)(i * RUN_ROWS + k);
-        notes += (size_t)run_put(run, least, c, s, row + k, i, n, form, scaled);
+    unsigned again = 0;
+    for (size_t first = 0; first < count; first += RUN_TURNS) {
+        for (size_t k = 0; k < RUN_TURNS && first + k < count; k++) {
+            P c = cos, s = sin;
+            float *to_cos, *to_sin;
+            if (k) run_turn(run, k, i, n, &c, &s);
+            F fc = p_narrow(c), fs = p_narrow(s);
+            run_row(run, row + first + k, i, form, &to_cos, &to_sin);
+            sincos_store_pairs(to_cos, to_sin, fc, fs, i, n, form);
+            again |= (unsigned)run_suspect(c, s, fc, fs, least) << (first + k);
+        }
+        run_turn(run, RUN_TURNS, i, n, &cos, &sin);
     }
-    run_turn(run, RUN_ROWS, i, n, &cos, &sin);
     p_st_f64(run->cos + i, cos, PL), p_st_f64(run->sin + i, sin, PL);
-    return notes;
+    run->again[i / PL] = (uint16_t)again;
 }
 
-PE_FN void run_again(struct sincos_run *run, size_t row, size_t notes, enum sincos_form form, int scaled) {
-    const struct pe_sincos *job = &run->job;
-    for (size_t k = 0; k < notes; k++) {
-        size_t j = row + run->note[k] % RUN_ROWS, i = run->note[k] / RUN_ROWS;
-        size_t n = job->pairs - i < PL ? job->pairs - i : PL;
-        float *cos = (float *)(job->cos + (ptrdiff_t)j * job->cos_step);
-        float *sin = (float *)(job->sin + (ptrdiff_t)j * job->sin_step);
-        F cancelled = sincos_pairs_f32(*job, &run->turns, p_set(job->position[j]), cos, sin, i, n, form, scaled);
-        if (PE_UNLIKELY(f_any_negative(cancelled))) pe_sincos_mend_row(*job, j, form);
+PE_FN void run_near(const struct sincos_run *run, size_t row, size_t count, size_t i, size_t n, enum sincos_form form,
+                    int scaled) {
+    P high = p_ld(run->turns.high + i, PL), low = p_ld(run->turns.low + i, PL), scale = p_set(run->job.scale), c, s;
+    for (size_t j = row; j < row + count; j++) {
+        float *cos, *sin;
+        sincos_near_f32(p_set(run->job.position[j]), high, low, &c, &s);
+        if (scaled) c = p_mul(c, scale), s = p_mul(s, scale);
+        run_row(run, j, i, form, &cos, &sin);
+        sincos_store_pairs(cos, sin, p_narrow(c), p_narrow(s), i, n, form);
     }
 }
 
-/* the first row, and what is too small for it */
+/* one row's piece as the other kernels make it */
+PE_FN void run_alone(const struct sincos_run *run, size_t row, size_t i, size_t n, enum sincos_form form, int scaled) {
+    const struct pe_sincos *job = &run->job;
+    float *cos, *sin;
+    run_row(run, row, i, form, &cos, &sin);
+    F cancelled = sincos_pairs_f32(*job, &run->turns, p_set(job->position[row]), cos, sin, i, n, form, scaled);
+    if (PE_UNLIKELY(f_any_negative(cancelled))) pe_sincos_mend_row(*job, row, form);
+}
+
+PE_FN void run_again(const struct sincos_run *run, size_t row, enum sincos_form form, int scaled) {
+    size_t pairs = run->job.pairs;
+    for (size_t i = 0; i < pairs; i += PL) {
+        size_t j = row;
+        for (unsigned again = run->again[i / PL]; again; again >>= 1, j++)
+            if (again & 1) run_alone(run, j, i, pairs - i < PL ? pairs - i : PL, form, scaled);
+    }
+}
+
+/* How a block of pairs is made. An angle stays near a multiple of a quarter turn where the run takes a small cosine or sine
+ * no further than PE_RUN_LEAST. */
+PE_FN enum run_way run_choose(const struct pe_sincos *job, P cos, P sin, size_t i, size_t n) {
+    double first = fabs(job->position[0]), last = fabs(job->position[job->rows - 1]);
+    P w = p_abs(p_ld(job->inv_freq + i, n)), turned = p_mul(w, p_set((double)job->rows));
+    F least = f_nonzero(p_narrow(w), f_set((float)PE_RUN_LEAST));
+    F c = f_sub(p_narrow(p_add(p_abs(cos), turned)), least), s = f_sub(p_narrow(p_add(p_abs(sin), turned)), least);
+    if (!f_any_negative(f_or(c, s))) return RUN_TURNED;
+    P within = p_sub(p_set(0.75), p_mul(w, p_set(first > last ? first : last))); /* of pi/4 */
+    return p_any_negative(within) ? RUN_ALONE : RUN_NEAR;
+}
+
+/* the first row, what is too small for it, and how its blocks go on */
 PE_FN void run_begin(struct sincos_run *run) {
     const struct pe_sincos *job = &run->job;
     struct pe_sincos first = *job;
-    F least = f_abs(p_narrow(p_mul(p_set(job->scale), p_set(PE_RUN_LEAST))));
+    P scale = p_set(job->scale);
+    F least = f_abs(p_narrow(p_mul(scale, p_set(PE_RUN_LEAST))));
     size_t last = job->pairs / PL * PL;
     if (last < job->pairs) p_st_f64(run->cos + last, p_set(0.0), PL), p_st_f64(run->sin + last, p_set(0.0), PL);
     first.cos = (char *)run->cos, first.sin = (char *)run->sin, first.scale = 1, first.rows = 1;
     sincos_f64(&first);
+    sincos_turns(job, &run->turns);
     for (size_t i = 0; i < job->pairs; i += PL) {
         size_t n = job->pairs - i < PL ? job->pairs - i : PL;
-        p_st_f64(run->sin + i, p_add(p_ld(run->sin + i, PL), p_set(0.0)), PL); /* no -0 */
+        P cos = p_ld(run->cos + i, PL), sin = p_add(p_ld(run->sin + i, PL), p_set(0.0)); /* no -0 */
+        run->way[i / PL] = run_choose(job, cos, sin, i, n);
+        run->again[i / PL] = 0;
         st_f32(run->least + i, f_nonzero(p_narrow(p_ld(job->inv_freq + i, n)), least));
+        p_st_f64(run->cos + i, p_mul(cos, scale), PL), p_st_f64(run->sin + i, p_mul(sin, scale), PL);
     }
-    sincos_turns(job, &run->turns);
+}
+
+/* a block of pairs in a strip of rows */
+PE_FN void run_pairs(struct sincos_run *run, size_t row, size_t count, size_t i, size_t n, enum sincos_form form,
+                     int scaled) {
+    switch (run->way[i / PL]) {
+        case RUN_TURNED: run_turned(run, row, count, i, n, form); break;
+        case RUN_NEAR: run_near(run, row, count, i, n, form, scaled); break;
+        case RUN_ALONE:
+            for (size_t j = row; j < row + count; j++) run_alone(run, j, i, n, form, scaled);
+    }
 }
 
 PE_FN void run_block(struct sincos_run *run, enum sincos_form form, int scaled) {
     size_t pairs = run->job.pairs, rows = run->job.rows, whole = pairs / PL * PL;
     run_begin(run);
-    for (size_t j = 0; j < rows; j += RUN_ROWS) {
-        size_t notes = 0, count = rows - j < RUN_ROWS ? rows - j : RUN_ROWS;
-        if (PE_CASES && count == RUN_ROWS)
-            for (size_t i = 0; i < whole; i += PL) notes = run_pairs(run, j, RUN_ROWS, i, PL, notes, form, scaled);
+    for (size_t j = 0; j < rows; j += RUN_STRIP) {
+        size_t count = rows - j < RUN_STRIP ? rows - j : RUN_STRIP;
+        if (PE_CASES && count == RUN_STRIP)
+            for (size_t i = 0; i < whole; i += PL) run_pairs(run, j, RUN_STRIP, i, PL, form, scaled);
         else
-            for (size_t i = 0; i < whole; i += PL) notes = run_pairs(run, j, count, i, PL, notes, form, scaled);
-        if (whole < pairs) notes = run_pairs(run, j, count, whole, pairs - whole, notes, form, scaled);
-        run_again(run, j, notes, form, scaled);
+            for (size_t i = 0; i < whole; i += PL) run_pairs(run, j, count, i, PL, form, scaled);
+        if (whole < pairs) run_pairs(run, j, count, whole, pairs - whole, form, scaled);
+        run_again(run, j, form, scaled);
     }
 }
 
 PE_FN void run_rows(const struct pe_sincos_run *given, enum sincos_form form, int scaled) {
     struct sincos_run run;
-    run.turn_step = given->turn_step, run.below = run_below(given->rows.sin_step);
+    run.turn_step = given->turn_step, run.below = RUN_STRIP * given->rows.sin_step;
     size_t size = (form == SINCOS_ZIP ? 2 : 1) * sizeof(float);
     for (size_t i = 0; i < given->rows.pairs; i += SINCOS_BLOCK) {
         run.job = given->rows, run.turn = given->turn + i;

@@ -79,15 +79,6 @@ PE_FN F f_mul(F x, F y) {
 PE_FN F f_abs(F x) {
     return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
 }
-PE_FN F f_min(F x, F y) {
-    return _mm256_min_ps(x, y);
-}
-PE_FN F f_abs_int(F x) {
-    return _mm256_castsi256_ps(_mm256_abs_epi32(_mm256_castps_si256(x)));
-}
-PE_FN F f_add_int(F x, int32_t i) {
-    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), _mm256_set1_epi32(i)));
-}
 PE_FN F f_count(int32_t start) { /* start, start + 1, .. */
     const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     return _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_set1_epi32(start), lanes));
@@ -281,6 +272,18 @@ PE_FN F f_narrow(D x, D y) {
 }
 PE_FN F f_low(D x, D y) {
     return in_order(_mm256_shuffle_ps(_mm256_castpd_ps(x), _mm256_castpd_ps(y), 0x88));
+}
+PE_FN F f_low_mixed(D x, D y) {
+    return _mm256_shuffle_ps(_mm256_castpd_ps(x), _mm256_castpd_ps(y), 0x88);
+}
+PE_FN __m256i sum_and(F x, int32_t add, int32_t bits) {
+    return _mm256_and_si256(_mm256_add_epi32(_mm256_castps_si256(x), _mm256_set1_epi32(add)), _mm256_set1_epi32(bits));
+}
+PE_FN int f_suspect(F x, F y, int32_t add, int32_t bits, F u, F v, F least) {
+    __m256i fewest = _mm256_min_epu32(sum_and(x, add, bits), sum_and(y, add, bits));
+    F none = _mm256_castsi256_ps(_mm256_cmpeq_epi32(fewest, _mm256_setzero_si256()));
+    F small = _mm256_cmp_ps(_mm256_min_ps(f_abs(u), f_abs(v)), least, _CMP_LT_OQ);
+    return _mm256_movemask_ps(_mm256_or_ps(none, small)) != 0;
 }
 PE_FN F f_nonzero(F x, F y) {
     return _mm256_and_ps(_mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_NEQ_OQ), y);

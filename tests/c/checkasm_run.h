@@ -32,12 +32,22 @@ static double draw_turning(struct source *s, double start) {
     return p != 0 && one_in(s, 3) ? turns * half_pi / p : draw_frequency(s, 1);
 }
 
+/* Slow frequencies, whole blocks of pairs of which are made in ways of their own: angles of a few thousandths; half of them
+ * in between, up to one, or close to a multiple of a quarter turn. */
+static double draw_slow(struct source *s, double start, unsigned kind) {
+    double reach = fabs(start) + PE_RUN_MOST, turns = floor(fabs(start) * 0x1p-12 * draw_unit(s));
+    if (kind == 0 || one_in(s, 2)) return draw_unit(s) * 0x1p-11 / reach;
+    return kind == 1 || start == 0 ? draw_unit(s) / reach : turns * half_pi / start;
+}
+
 static void try_run(const struct pe_kernels *kernels, bool zipped, struct source *s) {
     double position[PE_RUN_MOST], start = draw_start(s);
     size_t pairs = trial.pairs, width = zipped ? 2 * pairs : pairs;
     double *turn = (double *)guard_place(&memory[0], trial.place, 2 * PE_RUN_TURNS * pairs * 8, trial.shift * 8);
     double *inv_freq = (double *)guard_place(&memory[1], trial.place, pairs * 8, trial.shift * 8);
-    for (size_t i = 0; i < pairs; i++) inv_freq[i] = draw_turning(s, start);
+    unsigned slow = one_in(s, 3) ? (unsigned)draw(s, 3) : 3;
+    for (size_t i = 0; i < pairs; i++)
+        inv_freq[i] = slow < 3 && !one_in(s, 20) ? draw_slow(s, start, slow) : draw_turning(s, start);
     draw_turns(kernels, inv_freq, pairs, turn);
     for (size_t j = 0; j < trial.rows; j++) position[j] = start + (double)j;
     struct rows cos = lay_out(2, trial.rows, width * 4, 4, false);
@@ -78,7 +88,7 @@ static void try_runs(const struct pe_kernels *kernels, struct source *s) {
         for (size_t pairs = 0; pairs <= most_pairs; pairs++) {
             draw_layout(s, 8);
             trial.pairs = one_in(s, 50) ? 512 + draw(s, 200) : pairs;
-            trial.rows = 1 + draw(s, PE_RUN_MOST), trial.scale = one_in(s, 3) ? 0.5 + draw_unit(s) : 1;
+            trial.rows = 1 + draw(s, PE_RUN_MOST), trial.scale = one_in(s, 3) ? draw_unit(s) - 0.5 : 1;
             try_run(kernels, which % 2, s);
         }
     }
