@@ -66,7 +66,7 @@ class Fuzzer:
         self.makers = [call for often, call in verb.calls for _ in range(often)]
         split = self.choose.maybe(0.1)
         runtime.SPLIT_BYTES = 64 if split else 4 << 20
-        Rope.__call__ = _core.rotate_call(Rope.__call__, runtime.SPLIT_BYTES)  # type: ignore[method-assign]
+        Rope.__call__ = _core.rotate_call(Rope.__call__, Rope._fixed_spec, runtime.SPLIT_BYTES)  # type: ignore[method-assign]
         runtime.SLICE_BYTES = self.choose.pick((128, 4096)) if split else 8 << 20
         posenc.set_num_threads(self.choose.pick((1, 2, 3)) if split else 1)
 

@@ -91,7 +91,7 @@ def rotate_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[
         lambda: _core.rotate(w.spec, w.x, None, None, None, 0, -2, 0, False),
         lambda: w.rope(w.x, w.k, offset=1000, out=w.pair),
         lambda: w.rope(w.x, inverse=True),
-        lambda: _core.rotate_call(posenc.Rope.__call__, 1000),
+        lambda: _core.rotate_call(posenc.Rope.__call__, posenc.Rope._fixed_spec, 1000),
     ]
     wrong = [
         lambda: w.rotate(w.integers),

@@ -188,7 +188,7 @@ def test_subclasses(rng: np.random.Generator) -> None:
 
 def test_called_on_something_else() -> None:
     held = vars(posenc.Rope)["__call__"]
-    with pytest.raises(AttributeError, match="'int' object has no attribute"):
+    with pytest.raises(TypeError, match="doesn't apply to a 'int' object"):
         held(3, np.ones(SHAPE, np.float32))
     with pytest.raises(AttributeError):
         posenc.Rope.__new__(posenc.Rope)(np.ones(SHAPE, np.float32))
@@ -200,10 +200,12 @@ def test_made_of_another_function() -> None:
     def call(self: object, q: object, k: object = None, *, offset: int = 0) -> None: ...
 
     with pytest.raises(KeyError, match="positions"):
-        _core.rotate_call(call, 1)
+        _core.rotate_call(call, posenc.Rope._fixed_spec, 1)
     with pytest.raises(AttributeError):
-        _core.rotate_call(3, 1)  # type: ignore[type-var]
-    with pytest.raises(TypeError, match="takes 2 arguments"):
+        _core.rotate_call(3, posenc.Rope._fixed_spec, 1)  # type: ignore[type-var]
+    with pytest.raises(TypeError, match="slot must be a descriptor, got 3"):
+        _core.rotate_call(METHOD, 3, 1)
+    with pytest.raises(TypeError, match="takes 3 arguments"):
         _core.rotate_call(call)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="cannot create"):
         type(vars(posenc.Rope)["__call__"])()
@@ -221,7 +223,7 @@ def test_collected() -> None:
 
         function: Any = Own.__call__
         function.__kwdefaults__ = dict(METHOD.__kwdefaults__)
-        Own.__call__ = _core.rotate_call(function, 1)  # type: ignore[method-assign]
+        Own.__call__ = _core.rotate_call(function, posenc.Rope._fixed_spec, 1)  # type: ignore[method-assign]
         return weakref.ref(Own)
 
     made = make()

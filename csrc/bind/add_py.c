@@ -85,14 +85,6 @@ static int parse_table(add_call *call, PyObject *object) {
 }
 
 /* the last axis of x may have any length: it is the table's or the sinusoid's that must fit */
-static int parse_input(add_call *call, PyObject *object, const char *name, PyObject *seq_axis) {
-    pe_array x;
-    if (pe_array_float(call->op.state, object, name, &x) < 0) return -1;
-    call->op.width = x.view.ndim ? (size_t)x.view.shape[x.view.ndim - 1] : 0;
-    pe_array_clear(&x);
-    return pe_operation_input(&call->op, object, name, seq_axis);
-}
-
 static void begin(add_call *call, PyObject *module) {
     pe_operation_init(&call->op, pe_get_state(module), add, "dim");
     call->table.owner = NULL;
@@ -108,7 +100,7 @@ static void end(add_call *call) {
 
 static int parse_add(add_call *call, PyObject *const *args) {
     pe_operation *op = &call->op;
-    if (parse_how(call, args[6], args[7]) < 0 || parse_input(call, args[0], "x", args[5]) < 0) return -1;
+    if (parse_how(call, args[6], args[7]) < 0 || pe_operation_input(op, args[0], "x", args[5]) < 0) return -1;
     if (parse_table(call, args[1]) < 0 || parse_places(call, args[3], args[4]) < 0) return -1;
     const pe_view *table = &call->table.view;
     call->rows.table = table->data;
@@ -165,7 +157,7 @@ PyObject *pe_py_add_sinusoid(PyObject *module, PyObject *const *args, Py_ssize_t
 
 static int parse_scatter(add_call *call, PyObject *const *args) {
     pe_operation *op = &call->op;
-    if (parse_how(call, args[5], args[6]) < 0 || parse_input(call, args[0], "grad", args[4]) < 0) return -1;
+    if (parse_how(call, args[5], args[6]) < 0 || pe_operation_input(op, args[0], "grad", args[4]) < 0) return -1;
     if (pe_array_any(op->state, args[1], "out", &call->table) < 0) return -1;
     const pe_view *out = &call->table.view;
     char text[256];

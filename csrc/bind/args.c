@@ -102,12 +102,13 @@ static int reject_masked(PyObject *object, const char *name) {
 int pe_array_any(pe_state *state, PyObject *object, const char *name, pe_array *a) {
     a->object = object;
     a->owner = NULL;
-    if (PyArray_Check(object)) {
-        if (!PyArray_CheckExact(object) && reject_masked(object, name) < 0) return -1;
-        return view_ndarray(state, (PyArrayObject *)object, name, a);
-    }
+    if (PyArray_CheckExact(object)) return view_ndarray(state, (PyArrayObject *)object, name, a);
     int is_tensor = pe_tensor_view(state, object, name, a);
     if (is_tensor) return is_tensor < 0 ? -1 : 0;
+    if (PyArray_Check(object)) {
+        if (reject_masked(object, name) < 0) return -1;
+        return view_ndarray(state, (PyArrayObject *)object, name, a);
+    }
     a->owner = import_dlpack(object, name);
     if (a->owner == NULL) return -1;
     return view_ndarray(state, (PyArrayObject *)a->owner, name, a);
@@ -189,6 +190,7 @@ int pe_check_same_shape(const pe_array *a, const char *a_name, const pe_array *b
 
 /* Python's own, or an array or tensor of them: as an integer it would be 0 or 1 */
 bool pe_is_boolean(PyObject *object) {
+    if (PyLong_CheckExact(object)) return false;
     if (PyLong_Check(object)) return PyBool_Check(object);
     PyObject *dtype = PyObject_GetAttrString(object, "dtype"), *text = dtype ? PyObject_Str(dtype) : NULL;
     bool found = text && PyUnicode_Check(text) &&

@@ -14,7 +14,8 @@ static const char *const NAMES[PARAMETERS] = {"q", "k", "positions", "offset", "
 
 typedef struct {
     PyObject head;
-    PyObject *module, *function, *spec_name, *defer_above;
+    PyObject *module, *function, *slot, *defer_above;
+    descrgetfunc get;                                   /* how to read the slot */
     PyObject *names[PARAMETERS], *defaults[PARAMETERS]; /* interned; no default for q */
 } method;
 
@@ -46,7 +47,7 @@ static bool bind_arguments(const method *m, PyObject *args, PyObject *keywords, 
 
 /* the result; NULL with an exception, or without one where the function has to be called */
 static PyObject *rotate_plainly(const method *m, PyObject *rope, PyObject *const *bound) {
-    PyObject *spec = PyObject_GetAttr(rope, m->spec_name);
+    PyObject *spec = m->get(m->slot, rope, (PyObject *)Py_TYPE(rope));
     if (spec == NULL || spec == Py_None) {
         Py_XDECREF(spec);
         return NULL;
@@ -93,6 +94,7 @@ static int method_traverse(PyObject *self, visitproc visit, void *arg) {
     Py_VISIT((PyObject *)Py_TYPE(self));
     Py_VISIT(m->module);
     Py_VISIT(m->function);
+    Py_VISIT(m->slot);
     for (int i = 0; i < PARAMETERS; i++) Py_VISIT(m->defaults[i]);
     return 0;
 }
@@ -104,7 +106,7 @@ static void method_dealloc(PyObject *self) {
     PyObject_GC_UnTrack(self);
     Py_XDECREF(m->module);
     Py_XDECREF(m->function);
-    Py_XDECREF(m->spec_name);
+    Py_XDECREF(m->slot);
     Py_XDECREF(m->defer_above);
     for (int i = 0; i < PARAMETERS; i++) {
         Py_XDECREF(m->names[i]);
@@ -152,15 +154,18 @@ PyObject *pe_make_call_type(PyObject *module) {
     return PyType_FromModuleAndSpec(module, &spec, NULL);
 }
 
-/* rotate_call(function, defer_above): function is Rope.__call__ in Python, by its signature */
+/* rotate_call(function, slot, defer_above): function is Rope.__call__ in Python, by its signature; slot is the descriptor
+ * of what a Rope shows of itself to C: the spec of its plain calls, or None where it has none */
 PyObject *pe_py_rotate_call(PyObject *module, PyObject *const *args, Py_ssize_t n) {
     (void)n;
     method *m = (method *)PyType_GenericAlloc((PyTypeObject *)pe_get_state(module)->call_type, 0);
     if (m == NULL) return NULL;
     m->module = Py_NewRef(module);
     m->function = Py_NewRef(args[0]);
-    m->defer_above = Py_NewRef(args[1]);
-    m->spec_name = PyUnicode_InternFromString("_fixed_spec");
+    m->slot = Py_NewRef(args[1]);
+    m->get = (descrgetfunc)PyType_GetSlot(Py_TYPE(m->slot), Py_tp_descr_get);
+    m->defer_above = Py_NewRef(args[2]);
+    if (m->get == NULL) PyErr_Format(PyExc_TypeError, "slot must be a descriptor, got %R", m->slot);
     for (int i = 0; i < PARAMETERS; i++) m->names[i] = PyUnicode_InternFromString(NAMES[i]);
     if (!PyErr_Occurred() && take_defaults(m) == 0) return (PyObject *)m;
     Py_DECREF((PyObject *)m);

@@ -158,10 +158,6 @@ static PyObject *table_gradient(gradient_call *call, PyObject *const *args) {
     op->how.rotary_offset = PyLong_AsSize_t(args[6]);
     int conjugate = PyObject_IsTrue(args[7]);
     if (PyErr_Occurred()) return NULL;
-    pe_array x;
-    if (pe_array_float(op->state, args[0], "x", &x) < 0) return NULL;
-    op->width = x.view.ndim ? (size_t)x.view.shape[x.view.ndim - 1] : 0;
-    pe_array_clear(&x);
     if (parse_inputs(call, args[0], args[1], args[4]) < 0 || table_shape(call, args[2], &ndim, shape) < 0) return NULL;
     op->rows.conjugate = conjugate;
     for (int i = 0; i < 2; i++)

@@ -39,7 +39,7 @@ COUNTED(add, 10)
 COUNTED(add_sinusoid, 11)
 COUNTED(scatter, 8)
 COUNTED(sinusoid, 8)
-COUNTED(rotate_call, 2)
+COUNTED(rotate_call, 3)
 COUNTED(spec, 7)
 COUNTED(inv_freq, 2)
 COUNTED(float32_powers, 2)
@@ -66,7 +66,7 @@ static PyMethodDef methods[] = {
          "add_sinusoid(spec, order, x, out, positions, offset, seq_axis, scale, padding_idx, defer_above, stream)"),
     FAST(scatter, "scatter(grad, out, positions, offset, seq_axis, scale, padding_idx, defer_above)"),
     FAST(sinusoid, "sinusoid(spec, order, positions, float64, out, padding_idx, defer_above, stream)"),
-    FAST(rotate_call, "rotate_call(function, defer_above)"),
+    FAST(rotate_call, "rotate_call(function, slot, defer_above)"),
     FAST(spec, "spec(inv_freq, axis_of_freq, layout, head_dim, rotary_offset, scale, as_float32)"),
     FAST(inv_freq, "inv_freq(base, rotary_dim)"),
     FAST(float32_powers, "float32_powers(base, rotary_dim)"),

@@ -5,6 +5,7 @@ void pe_operation_init(pe_operation *op, pe_state *state, pe_work *work, const c
     op->state = state;
     op->work = work;
     op->width_name = width_name;
+    op->width = PE_ANY_WIDTH;
     op->how.layout = PE_HALF; /* no rotation need say more */
     op->how.onto = false;
     op->n = 0;
@@ -20,6 +21,7 @@ void pe_operation_clear(pe_operation *op) {
         pe_array_clear(&op->others[i]);
         Py_CLEAR(op->results[i]);
     }
+    Py_CLEAR(op->pair);
     pe_positions_clear(&op->positions);
 }
 
@@ -37,8 +39,9 @@ int pe_operation_input(pe_operation *op, PyObject *object, const char *name, PyO
                      name, op->width_name, op->width_name, x->view.ndim);
         return -1;
     }
-    int axis;
-    if (pe_parse_seq_axis(seq_axis, x->view.ndim, name, op->width_name, &axis) < 0) return -1;
+    bool known = op->n == 2 && x->view.ndim == op->x[0].view.ndim;
+    int axis = known ? op->how.seq_axis : 0;
+    if (!known && pe_parse_seq_axis(seq_axis, x->view.ndim, name, op->width_name, &axis) < 0) return -1;
     if (op->n == 1)
         op->how.seq_axis = axis;
     else if (axis != op->how.seq_axis || x->view.ndim != op->x[0].view.ndim) {
@@ -46,9 +49,11 @@ int pe_operation_input(pe_operation *op, PyObject *object, const char *name, PyO
                      x->view.ndim);
         return -1;
     }
-    if ((size_t)x->view.shape[x->view.ndim - 1] == op->width) return 0;
+    size_t width = (size_t)x->view.shape[x->view.ndim - 1];
+    if (op->width == PE_ANY_WIDTH) op->width = width;
+    if (width == op->width) return 0;
     PyErr_Format(PyExc_ValueError, "%s must have %s %zu in its last axis, got %zd", name, op->width_name, op->width,
-                 (Py_ssize_t)x->view.shape[x->view.ndim - 1]);
+                 (Py_ssize_t)width);
     return -1;
 }
 
@@ -123,17 +128,14 @@ static int check_in_place_move(const pe_operation *op) {
 }
 
 static int parse_pair(pe_operation *op, PyObject *out) {
-    if (!(PyTuple_Check(out) || PyList_Check(out)) || PySequence_Size(out) != 2) {
+    bool sequence = PyTuple_Check(out) || PyList_Check(out);
+    if (sequence && (op->pair = PySequence_Tuple(out)) == NULL) return -1;
+    if (!sequence || PyTuple_Size(op->pair) != 2) {
         PyErr_SetString(PyExc_TypeError, "out must be a pair of arrays, one for q and one for k");
         return -1;
     }
-    if (PyTuple_CheckExact(out)) op->pair = out;
-    for (int i = 0; i < 2; i++) {
-        PyObject *item = PySequence_GetItem(out, i);
-        int failed = item == NULL || parse_output(op, i, item, i ? "out[1]" : "out[0]") < 0;
-        Py_XDECREF(item); /* results hold what is needed */
-        if (failed) return -1;
-    }
+    for (int i = 0; i < 2; i++)
+        if (parse_output(op, i, PyTuple_GetItem(op->pair, i), i ? "out[1]" : "out[0]") < 0) return -1;
     return check_apart(op);
 }
 

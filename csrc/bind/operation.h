@@ -4,6 +4,8 @@
 
 #include "args.h"
 
+#define PE_ANY_WIDTH SIZE_MAX
+
 typedef struct pe_operation pe_operation;
 typedef enum pe_status pe_work(pe_operation *op, pe_poll *poll, void *context); /* writes y; everything is checked */
 struct pe_operation {
@@ -13,16 +15,16 @@ struct pe_operation {
     int n;                           /* operands: 1 or 2 */
     pe_array x[2], others[2], *y[2]; /* y: x itself in place, else others */
     bool have_y;                     /* outputs were given */
-    PyObject *pair;                  /* the tuple that they were given in, borrowed, or NULL */
+    PyObject *pair;                  /* the tuple that they were given in, or NULL; owned */
     const char *x_name[2], *y_name[2];
     pe_rotation how;
     pe_rows rows;
-    size_t width; /* what the last axis must have */
+    size_t width; /* what the last axis must have, or PE_ANY_WIDTH until the first input says it */
     pe_position_args positions;
     PyObject *results[2]; /* owned */
 };
 
-/* Fill in order: width and how.layout, inputs, rows, outputs; then finish, and clear in any case. */
+/* Fill in order: width and how.layout where they are known, inputs, rows, outputs; then finish, and clear in any case. */
 void pe_operation_init(pe_operation *op, pe_state *state, pe_work *work, const char *width_name);
 void pe_operation_clear(pe_operation *op);
 int pe_operation_input(pe_operation *op, PyObject *object, const char *name, PyObject *seq_axis);

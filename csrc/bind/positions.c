@@ -148,7 +148,7 @@ static int parse_array(pe_state *state, PyObject *object, const argument *wanted
 static int parse_offset(pe_state *state, PyObject *object, ptrdiff_t x_batch, pe_position_args *p) {
     p->integral = true;
     p->positions = (pe_positions){.kind = PE_RANGE, .data = (const char *)&p->start};
-    bool several = PyArray_Check(object) && PyArray_NDIM((PyArrayObject *)object) > 0;
+    bool several = !PyLong_CheckExact(object) && PyArray_Check(object) && PyArray_NDIM((PyArrayObject *)object) > 0;
     if (PyIndex_Check(object) && !several && !pe_is_boolean(object)) {
         p->start = PyNumber_AsSsize_t(object, NULL); /* clipped: out of bounds either way */
         if (p->start != -1 || !PyErr_Occurred()) return 0;

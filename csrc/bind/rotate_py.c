@@ -154,9 +154,6 @@ static int parse_apply(pe_operation *op, pe_array tables[2], PyObject *const *ar
     op->how.rotary_offset = PyLong_AsSize_t(args[8]);
     op->rows.conjugate = PyObject_IsTrue(args[9]);
     if (PyErr_Occurred()) return -1;
-    if (pe_array_float(op->state, args[0], "x", &op->x[0]) < 0) return -1;
-    op->width = op->x[0].view.ndim ? (size_t)op->x[0].view.shape[op->x[0].view.ndim - 1] : 0;
-    pe_array_clear(&op->x[0]);
     if (pe_operation_input(op, args[0], "x", args[6]) < 0) return -1;
     for (int i = 0; i < 2; i++)
         if (parse_table(op, args[1 + i], i ? "sin" : "cos", &tables[i]) < 0) return -1;

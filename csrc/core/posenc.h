@@ -42,8 +42,16 @@ typedef struct {
     ptrdiff_t shape[PE_MAX_DIM], stride[PE_MAX_DIM];
 } pe_view;
 
-size_t pe_itemsize(enum pe_dtype dtype);
-size_t pe_elements(const pe_view *v); /* shapes whose product overflows are never made by NumPy or torch */
+static inline size_t pe_itemsize(enum pe_dtype dtype) {
+    return dtype == PE_F64 ? 8 : dtype == PE_F32 ? 4 : 2;
+}
+
+/* shapes whose product overflows are never made by NumPy or torch */
+static inline size_t pe_elements(const pe_view *v) {
+    size_t n = 1;
+    for (int i = 0; i < v->ndim; i++) n *= (size_t)v->shape[i];
+    return n;
+}
 
 /* ---- frequencies.c ---- */
 

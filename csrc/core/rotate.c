@@ -176,11 +176,15 @@ static size_t tile_rows(const pe_rows *rows, const struct pe_plan *plans, int n_
     return pe_min(most, pe_plan_run_rows(&plans[0], staged ? PE_STAGED_RUN_BYTES : PE_RUN_BYTES));
 }
 
-enum pe_status pe_rotate(const struct pe_kernels *kernels, const pe_rotation *given_how, const pe_rows *given_rows,
+enum pe_status pe_rotate(const struct pe_kernels *kernels, const pe_rotation *how, const pe_rows *rows,
                          const pe_operand *operands, int n_operands, pe_poll *poll, void *context) {
-    pe_rotation how = *given_how;
-    pe_rows rows = *given_rows;
-    if (rows.per_batch && operands[0].x->shape[how.seq_axis] == 1) fold_single_tokens(&how, &rows);
+    pe_rotation folded_how;
+    pe_rows folded_rows;
+    if (rows->per_batch && operands[0].x->shape[how->seq_axis] == 1) {
+        folded_how = *how, folded_rows = *rows;
+        fold_single_tokens(&folded_how, &folded_rows);
+        how = &folded_how, rows = &folded_rows;
+    }
     struct pe_plan plans[4];
     struct call call; /* its tile stays as it is */
     int n_plans = 0;
@@ -188,24 +192,24 @@ enum pe_status pe_rotate(const struct pe_kernels *kernels, const pe_rotation *gi
     size_t bytes = 0;
     for (int i = 0; i < n_operands; i++) {
         if (pe_elements(operands[i].x) == 0) continue;
-        plan_operand(&plans[n_plans], &how, &rows, &operands[i]);
+        plan_operand(&plans[n_plans], how, rows, &operands[i]);
         streamed |= plans[n_plans].stream;
-        n_plans += how.onto ? 1 : share_angles(&plans[n_plans]);
+        n_plans += how->onto ? 1 : share_angles(&plans[n_plans]);
         bytes += pe_elements(operands[i].x) * pe_itemsize(operands[i].x->dtype);
     }
     if (n_plans == 0) return PE_OK;
     call.walk = (struct pe_walk){.kernels = kernels,
-                                 .batch = rows.per_batch ? (size_t)operands[0].x->shape[0] : 1,
-                                 .seq = (size_t)operands[0].x->shape[how.seq_axis],
-                                 .tile_rows = tile_rows(&rows, plans, n_plans),
+                                 .batch = rows->per_batch ? (size_t)operands[0].x->shape[0] : 1,
+                                 .seq = (size_t)operands[0].x->shape[how->seq_axis],
+                                 .tile_rows = tile_rows(rows, plans, n_plans),
                                  .fetch = bytes > PE_FETCH_BYTES,
                                  .enter = enter,
-                                 .visit = how.onto ? pe_rotate_onto : rotate_run,
+                                 .visit = how->onto ? pe_rotate_onto : rotate_run,
                                  .leave = leave,
                                  .poll = poll,
                                  .context = context};
-    call.rows = &rows, call.filled = false;
-    bool stopped = pe_walk_all(&call.walk, rows.pairs, plans, n_plans);
+    call.rows = rows, call.filled = false;
+    bool stopped = pe_walk_all(&call.walk, rows->pairs, plans, n_plans);
     if (streamed) kernels->stream_end();
     return stopped ? PE_STOPPED : PE_OK;
 }

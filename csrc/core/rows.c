@@ -10,17 +10,6 @@
 
 #include "rows.h"
 
-size_t pe_itemsize(enum pe_dtype dtype) {
-    static const size_t size[PE_DTYPES] = {[PE_F32] = 4, [PE_F64] = 8, [PE_F16] = 2, [PE_BF16] = 2};
-    return size[dtype];
-}
-
-size_t pe_elements(const pe_view *v) {
-    size_t n = 1;
-    for (int i = 0; i < v->ndim; i++) n *= (size_t)v->shape[i];
-    return n;
-}
-
 size_t pe_tile_rows(enum pe_dtype dtype, size_t pairs) {
     size_t row = pe_min(pairs, PE_CHUNK_PAIRS) * pe_itemsize(dtype);
     return row ? pe_min(PE_TILE_ROWS, PE_TILE_BYTES / row) : PE_TILE_ROWS;

@@ -21,7 +21,7 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 def _entered_in_c(method: _Method) -> _Method:
     """Let plain calls that are not split enter C at once; all others run the method."""
-    return _core.rotate_call(method, runtime.SPLIT_BYTES)
+    return _core.rotate_call(method, vars(RopeNumbers)["_fixed_spec"], runtime.SPLIT_BYTES)
 
 
 class Rope(RopeNumbers):
