@@ -2,8 +2,7 @@
  *
  * Tails are masked loads and stores. avx512_fp16 is left alone: it would compute in float16.
  *
- * Needs PE_ATTRIBUTES, the function attributes of the level, PE_KERNELS and PE_ISA_NAME. PE_ROUNDS_BF16 says that the level
- * has AVX512_BF16.
+ * Needs PE_ATTRIBUTES, the function attributes of the level. PE_ROUNDS_BF16 says that it has AVX512_BF16.
  */
 #include <immintrin.h>
 #include <string.h>
@@ -331,5 +330,3 @@ PE_KERNEL void stream(char *y, const char *x, size_t bytes) {
 PE_KERNEL void stream_end(void) {
     _mm_sfence();
 }
-
-#include "table.inc.h"

@@ -228,6 +228,7 @@ struct pe_lookup_run {
 };
 typedef void pe_lookup_kernel(const struct pe_lookup_run *run);
 
+/* A level that betters another in a few kernels leaves the rest empty: see dispatch.c. */
 struct pe_kernels {
     const char *name;
     pe_rotate_kernel *half[PE_DTYPES];

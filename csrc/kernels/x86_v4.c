@@ -7,4 +7,5 @@
 #define PE_ISA_NAME   "x86_v4"
 
 #include "avx512.inc.h"
+#include "table.inc.h"
 #endif
