@@ -228,9 +228,13 @@ static const char *after_operand(const struct pe_walk *walk, const struct pe_pla
 bool pe_walk_tile(struct pe_walk *walk, const struct pe_plan *plans, int n_plans, size_t batch, size_t j, size_t n) {
     for (int k = 0; k < n_plans; k++) {
         const struct pe_plan *plan = &plans[k];
-        struct pe_axis axes[PE_MAX_DIM];
-        memcpy(axes, plan->axes, (size_t)plan->n_axes * sizeof *axes);
-        if (plan->seq_index >= 0) axes[plan->seq_index].n = n;
+        const struct pe_axis *axes = plan->axes;
+        struct pe_axis of_tile[PE_MAX_DIM];
+        if (plan->seq_index >= 0) {
+            memcpy(of_tile, plan->axes, (size_t)plan->n_axes * sizeof *of_tile);
+            of_tile[plan->seq_index].n = n;
+            axes = of_tile;
+        }
         struct pe_visit run = {.x = place(plan, batch, j),
                                .ahead = walk->fetch ? after_operand(walk, plans, n_plans, k, batch, j, n) : NULL,
                                .y = plan->y + (ptrdiff_t)batch * plan->y_batch + (ptrdiff_t)j * plan->y_seq};

@@ -36,17 +36,22 @@ def is_boolean(value: Any) -> bool:
 
 def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
     """Return value as an int of at least `least`, and at most `most`."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    plain = type(value) is int  # the rule; to look further takes half as long as a decode step
-    if number is None or (not plain and is_boolean(value)):
-        raise TypeError(f"{name} must be an integer, got {shown(value)}")
+    number = value if type(value) is int else _integral(name, value)
     if number < least:
         raise ValueError(f"{name} must be at least {least}, got {shown(number)}")
     if most is not None and number > most:
         raise ValueError(f"{name} must be at most {most}, got {shown(number)}")
+    return number
+
+
+def _integral(name: str, value: Any) -> int:
+    """Return what is no int by itself as one; apart, since to look so far takes half as long as a decode step."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or is_boolean(value):
+        raise TypeError(f"{name} must be an integer, got {shown(value)}")
     return number
 
 

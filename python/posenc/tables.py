@@ -147,12 +147,12 @@ def apply_rotary_emb(
     True
     """
     code = LAYOUTS[check.choice("layout", layout, LAYOUTS)][0]
-    how = (
-        code,
-        check.integer("rotary_offset", rotary_offset, 0, most=(1 << 63) - 1),
-        check.flag("conjugate", conjugate),
+    first = check.integer("rotary_offset", rotary_offset, 0, most=(1 << 63) - 1)
+    conjugate = check.flag("conjugate", conjugate)
+    result = _core.apply(
+        x, cos, sin, out, positions, offset, seq_axis, code, first, conjugate, runtime.SPLIT_BYTES, False
     )
-    result = _core.apply(x, cos, sin, out, positions, offset, seq_axis, *how, runtime.SPLIT_BYTES, False)
     if type(result) is int:
+        how = (code, first, conjugate)
         return _split.apply(x, (cos, sin), out, positions, offset, seq_axis, how, result)
     return result
