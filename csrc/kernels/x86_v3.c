@@ -221,6 +221,10 @@ PE_FN void sts_f64(double *p, D x) {
 PE_FN D d_add(D x, D y) {
     return _mm256_add_pd(x, y);
 }
+PE_FN D d_add_too(D x, D y) {
+    return _mm256_fmadd_pd(y, _mm256_set1_pd(1.0), x);
+}
+#define d_add_too d_add_too
 PE_FN D d_sub(D x, D y) {
     return _mm256_sub_pd(x, y);
 }

@@ -41,11 +41,14 @@ class Side:
         Weight of rows that see n distances, n = 0, 1, ...
     counts : ndarray of float64, shape (distances + 1,)
         How many rows with any weight see n distances.
+    used : bool
+        Whether sums and mass were ever added to.
     """
 
     sums: Floats
     mass: Floats
     counts: Floats
+    used: bool = False
 
 
 @dataclass
@@ -82,9 +85,11 @@ class HeadSums:
     def add(self, other: HeadSums) -> None:
         """Add another head's sums; its sinks stay its own."""
         for mine, its in ((self.past, other.past), (self.future, other.future)):
-            mine.sums += its.sums
-            mine.mass += its.mass
             mine.counts += its.counts
+            if its.used:
+                mine.sums += its.sums
+                mine.mass += its.mass
+                mine.used = True
         self.lean += other.lean
         self.plan = self.plan or other.plan
         self.tilt += other.tilt
@@ -96,7 +101,7 @@ class HeadSums:
 def tally_heads(heads: Sequence[tuple[tuple[int, ...], list[Sample]]], leading: int, trailing: int) -> list[HeadSums]:
     """Read every map once, heads side by side on the threads there are; the same bits for any number of them."""
     most = max(sample.stop - sample.first for _, samples in heads for sample in samples)
-    found = [empty_head(label, most) for label, _ in heads]
+    found = empty_heads([label for label, _ in heads], most)
     size = sum(sample.array.shape[-1] * sample.array.shape[-2] for _, samples in heads for sample in samples)
     threads = runtime.get_num_threads() if 4 * size > runtime.SPLIT_BYTES else 1
     parts = min(len(heads), 4 * threads)
@@ -111,10 +116,18 @@ def tally_heads(heads: Sequence[tuple[tuple[int, ...], list[Sample]]], leading: 
     return found
 
 
-def empty_head(label: tuple[int, ...], most: int) -> HeadSums:
-    """Return a head whose maps have yet to be added, for up to so many distances."""
-    past, future = (Side(np.zeros((GROUPS, most)), np.zeros((GROUPS, most + 1)), np.zeros(most + 1)) for _ in range(2))
-    return HeadSums(label, past, future, np.zeros((GROUPS, GROUPS)), np.zeros((GROUPS, GROUPS)))
+def empty_heads(labels: Sequence[tuple[int, ...]], most: int) -> list[HeadSums]:
+    """Return heads whose maps have yet to be added, for up to so many distances.
+
+    All of a kind lie in one array: large ones get large pages, and pages that nobody writes cost nothing.
+    """
+    n = len(labels)
+    sums, mass, counts = (np.zeros((2, n, *shape)) for shape in ((GROUPS, most), (GROUPS, most + 1), (most + 1,)))
+    tiles = np.zeros((2, n, GROUPS, GROUPS))
+    return [
+        HeadSums(label, *(Side(sums[k, i], mass[k, i], counts[k, i]) for k in range(2)), tiles[0, i], tiles[1, i])
+        for i, label in enumerate(labels)
+    ]
 
 
 def _tally(sample: Sample, q0: int, q1: int, k0: int, k1: int, width: int) -> tuple[Floats, Floats, Floats]:
@@ -208,18 +221,20 @@ def _tally_sample(head: HeadSums, sample: Sample, leading: int, trailing: int, s
         # offset e holds distance middle - e: the past backwards, then the future
         middle = q1 - q0 - 1 + int(plan.at[rows.start])
         past, future = by_offset[: middle + 1][::-1], by_offset[middle + 1 :]
-        head.past.sums[group, : len(past)] += past
-        if sides[rows, 2].any():  # a causal map touches no memory for it
-            head.future.sums[group, : len(future)] += future
+        for side, found, weight in ((head.past, past, sides[rows, 0]), (head.future, future, sides[rows, 2])):
+            if weight.any():  # a causal map touches no memory for the future
+                side.sums[group, : len(found)] += found
+                side.used = True
     _add_rows(head, plan, mass, sides)
     _add_row_sums(head, sides[:, 0] + sides[:, 2] + _outside(sample, plan))
 
 
 def _add_rows(head: HeadSums, plan: Plan, mass: Floats, sides: Floats) -> None:
     """Rows by how many distances they see, and how they lean: distance d on a side of n is (d + 1/2) / n of the way."""
-    lively = sides[:, 0] + sides[:, 2] > 0
+    columns = sides.T.copy()
+    lively = columns[0] + columns[2] > 0
     for which, side in enumerate((head.past, head.future)):
-        weight, moment = sides[:, 2 * which], sides[:, 2 * which + 1]
+        weight, moment = columns[2 * which : 2 * which + 2]
         total = float(weight.sum())
         # n goes up by one from row to row for the past, down by one for the future: the same as slices
         step = 1 - 2 * which

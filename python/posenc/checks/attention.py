@@ -14,7 +14,7 @@ from posenc import _parameters as check
 from posenc.checks import _laws, _maps, _sinks
 from posenc.checks._heads import HeadDecay, judge
 from posenc.checks._report import Line, Report, plain
-from posenc.checks._sums import HeadSums, Side, empty_head, tally_heads
+from posenc.checks._sums import HeadSums, Side, empty_heads, tally_heads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -245,7 +245,7 @@ def _sink_counts(sinks: Any, heads: list[Any]) -> tuple[int, int, list[dict[int,
 
 def _together(found: Sequence[HeadSums]) -> HeadSums:
     """Return the sums of all heads."""
-    whole = empty_head((), found[0].past.sums.shape[1])
+    (whole,) = empty_heads([()], found[0].past.sums.shape[1])
     for head in found:
         whole.add(head)
     return whole
