@@ -1,5 +1,5 @@
-/* Rows of cosines and sines whose positions count up, tried as checkasm.c tries the others: included there, after its
- * helpers. However they are made, they must have the bits that the scalar level gives each pair by itself.
+/* Rows of cosines and sines whose positions count up, tried as checkasm.c tries the others: included there, after
+ * checkasm_sincos.h. However they are made, they must have the bits that the scalar level gives each pair by itself.
  */
 #ifndef POSENC_TESTS_CHECKASM_RUN_H
 #define POSENC_TESTS_CHECKASM_RUN_H
