@@ -145,7 +145,7 @@ class _Part:
         distance = np.arange(start, start + n, dtype=np.float64)
         self.f = distance if feature == "distance" else np.log1p(distance)
         self.mass = mass[:, 1:]  # by rows that see 1 .. n
-        self.sums = side.sums[:, :n]
+        self.sums = np.ascontiguousarray(side.sums[:, :n])
         self.moments = self.sums @ self.f  # by group
         self.start = start
 

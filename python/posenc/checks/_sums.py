@@ -59,6 +59,8 @@ class HeadSums:
     ----------
     label : tuple of int
         Its index in what was passed, without the batch.
+    by_offset : ndarray of float64, shape (GROUPS, 2 * distances)
+        The past's sums backwards, then the future's: `past.sums` and `future.sums` are views of it.
     lean : float
         The sum of weight * (1 - 2 * relative distance).
     tilt, tiles : ndarray of float64, shape (GROUPS, GROUPS)
@@ -70,6 +72,7 @@ class HeadSums:
     """
 
     label: tuple[int, ...]
+    by_offset: Floats
     past: Side
     future: Side
     tilt: Floats
@@ -122,10 +125,18 @@ def empty_heads(labels: Sequence[tuple[int, ...]], most: int) -> list[HeadSums]:
     All of a kind lie in one array: large ones get large pages, and pages that nobody writes cost nothing.
     """
     n = len(labels)
-    sums, mass, counts = (np.zeros((2, n, *shape)) for shape in ((GROUPS, most), (GROUPS, most + 1), (most + 1,)))
-    tiles = np.zeros((2, n, GROUPS, GROUPS))
+    by_offset, tiles = np.zeros((n, GROUPS, 2 * most)), np.zeros((2, n, GROUPS, GROUPS))
+    mass, counts = np.zeros((2, n, GROUPS, most + 1)), np.zeros((2, n, most + 1))
+    past, future = by_offset[:, :, most - 1 :: -1], by_offset[:, :, most:]
     return [
-        HeadSums(label, *(Side(sums[k, i], mass[k, i], counts[k, i]) for k in range(2)), tiles[0, i], tiles[1, i])
+        HeadSums(
+            label,
+            by_offset[i],
+            Side(past[i], mass[0, i], counts[0, i]),
+            Side(future[i], mass[1, i], counts[1, i]),
+            tiles[0, i],
+            tiles[1, i],
+        )
         for i, label in enumerate(labels)
     ]
 
@@ -190,18 +201,17 @@ def _plan(queries: int, keys: int, key0: int, key1: int) -> Plan:
 
 
 class Scratch:
-    """Sums of one map at a time, in memory that the maps of one shape share: fresh pages cost a tenth of the pass."""
+    """Sums by row of one map at a time, in memory that maps of one shape share: new pages cost a tenth of the pass."""
 
     def __init__(self) -> None:
         self._plan: Plan | None = None
 
-    def of(self, plan: Plan) -> tuple[Floats, Floats, Floats]:
-        """Return mass, sides and zeros by offset, for the longest group of rows."""
+    def of(self, plan: Plan) -> tuple[Floats, Floats]:
+        """Return mass and sides."""
         if self._plan is not plan:
-            rows = max(q1 - q0 for q0, q1 in itertools.pairwise(plan.edges))
             self._plan, self._mass = plan, np.empty((len(plan.at), plan.tilt.shape[1]))
-            self._sides, self._by_offset = np.empty((len(plan.at), 4)), np.empty(rows + plan.keys - 1)
-        return self._mass, self._sides, self._by_offset
+            self._sides = np.empty((len(plan.at), 4))
+        return self._mass, self._sides
 
 
 def _tally_sample(head: HeadSums, sample: Sample, leading: int, trailing: int, scratch: Scratch) -> None:
@@ -212,19 +222,13 @@ def _tally_sample(head: HeadSums, sample: Sample, leading: int, trailing: int, s
         return
     if head.plan is None or head.plan.keys < plan.keys:
         head.plan = plan
-    mass, sides, whole = scratch.of(plan)
+    mass, sides = scratch.of(plan)
+    most = head.by_offset.shape[1] // 2
     for group, (q0, q1) in enumerate(itertools.pairwise(plan.edges)):
-        by_offset = whole[: q1 - q0 + plan.keys - 1]
-        by_offset.fill(0)
         rows = slice(q0 - plan.query0, q1 - plan.query0)
+        farthest = int(plan.at[rows.stop - 1])  # the distance of the group's first offset
+        by_offset = head.by_offset[group, most - 1 - farthest :][: q1 - q0 + plan.keys - 1]
         _tally_into(sample, q0, q1, plan.key0, plan.key1, plan.width, by_offset, mass[rows], sides[rows])
-        # offset e holds distance middle - e: the past backwards, then the future
-        middle = q1 - q0 - 1 + int(plan.at[rows.start])
-        past, future = by_offset[: middle + 1][::-1], by_offset[middle + 1 :]
-        for side, found, weight in ((head.past, past, sides[rows, 0]), (head.future, future, sides[rows, 2])):
-            if weight.any():  # a causal map touches no memory for the future
-                side.sums[group, : len(found)] += found
-                side.used = True
     _add_rows(head, plan, mass, sides)
     _add_row_sums(head, sides[:, 0] + sides[:, 2] + _outside(sample, plan))
 
@@ -242,6 +246,7 @@ def _add_rows(head: HeadSums, plan: Plan, mass: Floats, sides: Floats) -> None:
         side.counts[first : first + len(weight)] += lively[::step]
         if total == 0:
             continue
+        side.used = True
         for group, (start, stop) in enumerate(itertools.pairwise((*plan.starts.tolist(), len(weight)))):
             n = int(plan.seen[which][start if step > 0 else stop - 1])
             side.mass[group, n : n + stop - start] += weight[start:stop][::step]
