@@ -13,7 +13,8 @@
  *     f_unzip(x, y, &even, &odd)   every other one of the 2*FL lanes of x and y
  */
 #define PE_W_LANES (2 * FL)
-enum { USUAL_PAIRS = 64, HALF_VECTORS = USUAL_PAIRS / PE_W_LANES }; /* a head of 128 elements at once */
+/* a head of 128 elements at once */
+enum { USUAL_PAIRS = 64, HALF_VECTORS = USUAL_PAIRS / PE_W_LANES, WHOLE_VECTORS = 2 * HALF_VECTORS };
 
 PE_FN F bf16_table(const float *p, size_t n) {
     return n == FL ? ld_f32(p) : ldn_f32(p, n);
@@ -38,21 +39,33 @@ PE_FN void bf16_store(uint16_t *p, W w, size_t n, int stream) {
         w_storen(p, w, n);
 }
 
+/* `vectors` vectors of n elements each */
+PE_FN void bf16_load_all(W *w, const char *x, size_t vectors, size_t n) {
+    for (size_t k = 0; k < vectors; k++) w[k] = bf16_load((const uint16_t *)x + k * PE_W_LANES, n);
+}
+
+PE_FN void bf16_store_all(char *y, const W *w, size_t vectors, size_t n, int stream) {
+    for (size_t k = 0; k < vectors; k++) bf16_store((uint16_t *)y + k * PE_W_LANES, w[k], n, stream);
+}
+
 /* `vectors` vectors of n pairs each, in all heads of a row. vectors, n where it is PE_W_LANES, and stream are constants
- * wherever this is expanded. */
+ * wherever this is expanded.
+ *
+ * A head is read before the one ahead of it is written: where heads lie a multiple of 4 KiB apart, as in (B,H,S,D), a processor
+ * takes the load for one of what was just stored, and waits (0.94 of the time, interleaved 0.89, on a Zen 4). */
 PE_FN void half_step_bf16(const struct pe_run *run, const char *x, char *y, const float *cos, const float *sin,
                           size_t vectors, size_t n, int stream) {
     F ce[HALF_VECTORS], co[HALF_VECTORS], se[HALF_VECTORS], so[HALF_VECTORS];
-    W a[HALF_VECTORS], b[HALF_VECTORS];
+    W a[HALF_VECTORS], b[HALF_VECTORS], next_a[HALF_VECTORS], next_b[HALF_VECTORS];
     for (size_t k = 0; k < vectors; k++) {
         bf16_tables(cos + k * PE_W_LANES, n, &ce[k], &co[k]);
         bf16_tables(sin + k * PE_W_LANES, n, &se[k], &so[k]);
     }
-    for (size_t t = run->together; t > 0; t--, x += run->x_apart, y += run->y_apart) {
-        const uint16_t *xa = (const uint16_t *)x, *xb = (const uint16_t *)(x + run->gap);
-        uint16_t *ya = (uint16_t *)y, *yb = (uint16_t *)(y + run->gap);
-        for (size_t k = 0; k < vectors; k++) a[k] = bf16_load(xa + k * PE_W_LANES, n);
-        for (size_t k = 0; k < vectors; k++) b[k] = bf16_load(xb + k * PE_W_LANES, n);
+    bf16_load_all(next_a, x, vectors, n), bf16_load_all(next_b, x + run->gap, vectors, n);
+    for (size_t t = run->together; t > 0; t--, y += run->y_apart) {
+        for (size_t k = 0; k < vectors; k++) a[k] = next_a[k], b[k] = next_b[k];
+        if (t > 1) x += run->x_apart;
+        bf16_load_all(next_a, x, vectors, n), bf16_load_all(next_b, x + run->gap, vectors, n);
         for (size_t k = 0; k < vectors; k++) {
             F ae = f_even(a[k]), be = f_even(b[k]), ao = f_odd(a[k]), bo = f_odd(b[k]);
             F even = f_sub(f_mul(ae, ce[k]), f_mul(be, se[k])), odd = f_sub(f_mul(ao, co[k]), f_mul(bo, so[k]));
@@ -60,8 +73,7 @@ PE_FN void half_step_bf16(const struct pe_run *run, const char *x, char *y, cons
             even = f_add(f_mul(be, ce[k]), f_mul(ae, se[k])), odd = f_add(f_mul(bo, co[k]), f_mul(ao, so[k]));
             b[k] = w_pack(even, odd);
         }
-        for (size_t k = 0; k < vectors; k++) bf16_store(ya + k * PE_W_LANES, a[k], n, stream);
-        for (size_t k = 0; k < vectors; k++) bf16_store(yb + k * PE_W_LANES, b[k], n, stream);
+        bf16_store_all(y, a, vectors, n, stream), bf16_store_all(y + run->gap, b, vectors, n, stream);
     }
 }
 
@@ -75,25 +87,34 @@ PE_FN void half_row_bf16(const struct pe_run *run, const char *x, char *y, const
 #undef PE_STEP
 }
 
-/* n elements, n/2 pairs */
-PE_FN void interleaved_step_bf16(const uint16_t *x, uint16_t *y, const float *cos, const float *sin, size_t n,
-                                 int stream) {
-    W w = bf16_load(x, n);
-    size_t pairs = n == PE_W_LANES ? FL : n / 2;
-    F a = f_even(w), b = f_odd(w), c = bf16_table(cos, pairs), s = bf16_table(sin, pairs);
-    bf16_store(y, w_pack(f_sub(f_mul(a, c), f_mul(b, s)), f_add(f_mul(b, c), f_mul(a, s))), n, stream);
+/* `vectors` vectors of n elements each, n/2 pairs, in all heads of a row; as above */
+PE_FN void interleaved_step_bf16(const struct pe_run *run, const char *x, char *y, const float *cos, const float *sin,
+                                 size_t vectors, size_t n, int stream) {
+    F c[WHOLE_VECTORS], s[WHOLE_VECTORS];
+    W w[WHOLE_VECTORS], next[WHOLE_VECTORS];
+    for (size_t k = 0; k < vectors; k++) c[k] = bf16_table(cos + k * FL, n / 2), s[k] = bf16_table(sin + k * FL, n / 2);
+    bf16_load_all(next, x, vectors, n);
+    for (size_t t = run->together; t > 0; t--, y += run->y_apart) {
+        for (size_t k = 0; k < vectors; k++) w[k] = next[k];
+        if (t > 1) x += run->x_apart;
+        bf16_load_all(next, x, vectors, n);
+        for (size_t k = 0; k < vectors; k++) {
+            F a = f_even(w[k]), b = f_odd(w[k]);
+            w[k] = w_pack(f_sub(f_mul(a, c[k]), f_mul(b, s[k])), f_add(f_mul(b, c[k]), f_mul(a, s[k])));
+        }
+        bf16_store_all(y, w, vectors, n, stream);
+    }
 }
 
 PE_FN void interleaved_row_bf16(const struct pe_run *run, const char *x, char *y, const float *cos, const float *sin,
                                 size_t pairs, int stream) {
-    for (size_t t = run->together; t > 0; t--, x += run->x_apart, y += run->y_apart) {
-        const uint16_t *from = (const uint16_t *)x;
-        uint16_t *to = (uint16_t *)y;
-        size_t i = 0, n = 2 * pairs;
-        for (; i + PE_W_LANES <= n; i += PE_W_LANES)
-            interleaved_step_bf16(from + i, to + i, cos + i / 2, sin + i / 2, PE_W_LANES, stream);
-        if (i < n) interleaved_step_bf16(from + i, to + i, cos + i / 2, sin + i / 2, n - i, 0);
-    }
+    size_t i = 0;
+#define PE_STEP(vectors, n, stream) \
+    interleaved_step_bf16(run, x + 4 * i, y + 4 * i, cos + i, sin + i, vectors, n, stream)
+    for (; i + USUAL_PAIRS <= pairs; i += USUAL_PAIRS) PE_STEP(WHOLE_VECTORS, PE_W_LANES, stream);
+    for (; i + FL <= pairs; i += FL) PE_STEP(1, PE_W_LANES, stream);
+    if (i < pairs) PE_STEP(1, 2 * (pairs - i), 0);
+#undef PE_STEP
 }
 
 /* What comes after the heads of a row. */
@@ -127,6 +148,8 @@ PE_KERNEL void half_bf16(const struct pe_run *run) {
 PE_KERNEL void interleaved_bf16(const struct pe_run *run) {
     if (run->stream)
         PE_RUN(interleaved_row_bf16, run->pairs, 1);
+    else if (run->pairs == USUAL_PAIRS)
+        PE_RUN(interleaved_row_bf16, USUAL_PAIRS, 0);
     else
         PE_RUN(interleaved_row_bf16, run->pairs, 0);
 }
