@@ -8,55 +8,10 @@
 #include <math.h>
 #include <string.h>
 
-#include "bias.h"
+#include "bias_call.h"
 #include "walk.h"
 
-enum {
-    POLL_BYTES = 1 << 20,
-    PIECE_BYTES = 8192,
-    GAP_BYTES = 16384,
-    ROWS_AHEAD = 3,
-    SHORT_BYTES = 2048,
-    DIAGONAL = 4096,
-    FEW_ROWS = 8
-};
-
-/* How a row's term is had. */
-enum method {
-    NOTHING,     /* a mask alone */
-    LINE,        /* counted in registers */
-    LINE_LISTED, /* |u| of listed positions */
-    DIAGONALS,   /* values of key - query, from a window on a head's diagonal vector */
-    GATHERED,    /* values gathered where they lie: offsets are shared by all heads */
-    LISTED,      /* values loaded one by one */
-    RELATIVE,    /* values of a tile that each matrix has of its own: relative.c */
-    PICKED       /* rows of such values, one by one: relative_pick.c */
-};
-
-struct call {
-    const struct pe_kernels *kernels;
-    const pe_bias *bias;
-    const pe_view *x, *y;
-    enum method method;
-    enum pe_dtype dtype;
-    double scale;            /* of values */
-    size_t value_step;       /* values from row to row of a tile */
-    size_t size, value_size; /* bytes of an element; of a value: float32, or float64 for float64 scores */
-    ptrdiff_t x_query, x_key, y_query, y_key;
-    size_t queries, keys, rows, columns; /* rows, columns: of a whole tile */
-    bool x_plain, y_plain, in_place, split;
-    pe_poll *poll;
-    void *context;
-    size_t polled;
-    struct pe_picks *picks;
-    struct pe_bias_tile tile;
-    PE_ALIGNED(64) char values[PE_RELATIVE_BYTES]; /* of a tile: values, or int32; PE_LISTED float64 fit */
-    PE_ALIGNED(64) char row_values[PE_LISTED_WIDTH * sizeof(double)];
-    PE_ALIGNED(64) char stage[PIECE_BYTES];
-    PE_ALIGNED(64)
-    char zeros[PIECE_BYTES]; /* what a bias without scores is added to: negative ones leave all as it is */
-    PE_ALIGNED(64) char infinite[PIECE_BYTES]; /* -inf */
-};
+enum { POLL_BYTES = 1 << 20, GAP_BYTES = 16384, ROWS_AHEAD = 3, SHORT_BYTES = 2048 };
 
 /* The term of a row, at the tile's first column. */
 struct term {
@@ -66,90 +21,16 @@ struct term {
     const int32_t *index;
 };
 
-static size_t min_size(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-
-/* ---- planning ---- */
-
-static void fill(char *buffer, enum pe_dtype dtype, uint64_t f64, uint32_t f32, uint16_t f16, uint16_t bf16) {
-    size_t size = pe_itemsize(dtype);
-    const void *one = dtype == PE_F64   ? (const void *)&f64
-                      : dtype == PE_F32 ? (const void *)&f32
-                      : dtype == PE_F16 ? (const void *)&f16
-                                        : (const void *)&bf16;
-    pe_move_elements(buffer, (ptrdiff_t)size, one, 0, PIECE_BYTES / size, size);
-}
-
-static bool fits_int32(ptrdiff_t step, size_t n, size_t size) {
-    double reach = fabs((double)step) / (double)size * (double)n;
-    return step % (ptrdiff_t)size == 0 && reach < 0x1p30;
-}
-
-static enum method choose(struct call *c) {
-    const pe_lookup *l = c->bias->lookup;
-    if (c->bias->line) return c->tile.counted ? LINE : LINE_LISTED;
-    if (pe_picks_possible(c->bias, c->y, &c->tile)) return PICKED;
-    if (c->bias->disentangled || c->bias->projected || c->bias->grid) return RELATIVE;
-    if (l == NULL) return NOTHING;
-    bool by_distance = !l->matrix && !l->query && !l->key && c->tile.counted;
-    if (by_distance && c->queries >= FEW_ROWS) return DIAGONALS;
-    enum pe_dtype wanted = c->dtype == PE_F64 ? PE_F64 : PE_F32;
-    bool fits = fits_int32(l->step, l->length, c->value_size) && fits_int32(l->key, c->keys, c->value_size);
-    return l->dtype == wanted && fits ? GATHERED : LISTED;
-}
-
-static void plan(struct call *c, const struct pe_kernels *kernels, const pe_bias *bias, const pe_view *x,
-                 const pe_view *y) {
-    int query = y->ndim - 2, key = y->ndim - 1;
-    c->kernels = kernels, c->bias = bias, c->x = x, c->y = y;
-    c->dtype = y->dtype;
-    c->size = pe_itemsize(y->dtype);
-    c->value_size = y->dtype == PE_F64 ? sizeof(double) : sizeof(float);
-    c->queries = (size_t)y->shape[query], c->keys = (size_t)y->shape[key];
-    c->x_query = x ? x->stride[query] : 0, c->x_key = x ? x->stride[key] : 0;
-    c->y_query = y->stride[query], c->y_key = y->stride[key];
-    c->x_plain = x && (c->keys == 1 || c->x_key == (ptrdiff_t)c->size);
-    c->y_plain = c->keys == 1 || c->y_key == (ptrdiff_t)c->size;
-    c->in_place = x && x->data == y->data;
-    c->scale = bias->lookup         ? bias->lookup->scale
-               : bias->disentangled ? bias->disentangled->scale
-               : bias->projected    ? bias->projected->scale
-                                    : 1;
-    c->tile.counted = bias->query.kind == PE_RANGE && bias->key.kind == PE_RANGE;
-    c->method = choose(c);
-    bool listed = c->method == LINE_LISTED || c->method == GATHERED || c->method == LISTED;
-    pe_bias_tile_begin(bias, listed, c->queries, c->keys, &c->tile);
-    if (c->method == DIAGONALS) { /* the vector of a tile fits */
-        c->tile.columns = min_size(c->tile.columns, DIAGONAL / 2);
-        c->tile.rows = min_size(c->queries, DIAGONAL - c->tile.columns + 1);
-    }
-    if (c->method == RELATIVE) {
-        bool wide = c->dtype == PE_F64;
-        struct pe_relative_size size =
-            bias->grid ? pe_grid_size_of(bias->grid, wide) : pe_relative_size_of(wide, c->tile.counted);
-        c->tile.columns = min_size(c->keys, size.columns), c->tile.rows = min_size(c->queries, size.rows);
-        c->value_step = size.columns;
-    }
-    size_t batch = y->ndim >= 4 ? (size_t)y->shape[0] : 1, heads = y->ndim >= 3 ? (size_t)y->shape[y->ndim - 3] : 1;
-    c->split = bias->line && pe_line_splits(bias->line, batch, heads);
-    fill(c->infinite, c->dtype, 0xfff0000000000000u, 0xff800000u, 0xfc00, 0xff80);
-    if (x == NULL && c->method == NOTHING)
-        memset(c->zeros, 0, sizeof c->zeros);
-    else if (x == NULL)
-        fill(c->zeros, c->dtype, 0x8000000000000000u, 0x80000000u, 0x8000, 0x8000);
-}
-
 /* ---- what all heads share ---- */
 
-static void put_value(const struct call *c, char *row, size_t column, double value) {
+static void put_value(const struct pe_bias_call *c, char *row, size_t column, double value) {
     if (c->dtype == PE_F64)
         ((double *)(void *)row)[column] = value;
     else
         ((float *)(void *)row)[column] = (float)value;
 }
 
-static void fill_tile(struct call *c) {
+static void fill_tile(struct pe_bias_call *c) {
     struct pe_bias_tile *tile = &c->tile;
     const pe_lookup *l = c->bias->lookup;
     if (!tile->counted) pe_bias_list_runs(c->bias, c->split, tile);
@@ -176,7 +57,7 @@ static const char *lookup_base(const pe_lookup *l, const struct pe_place *place)
 }
 
 /* values of every key - query of the tile, smallest first */
-static void fill_diagonal(struct call *c, const struct pe_place *place) {
+static void fill_diagonal(struct pe_bias_call *c, const struct pe_place *place) {
     const pe_lookup *l = c->bias->lookup;
     const struct pe_bias_tile *tile = &c->tile;
     const char *base = lookup_base(l, place);
@@ -188,7 +69,7 @@ static void fill_diagonal(struct call *c, const struct pe_place *place) {
     }
 }
 
-static void fill_row(struct call *c, const struct pe_place *place, size_t row) {
+static void fill_row(struct pe_bias_call *c, const struct pe_place *place, size_t row) {
     const pe_lookup *l = c->bias->lookup;
     const int32_t *n = (const int32_t *)(const void *)c->values + row * c->tile.columns;
     const char *base = lookup_base(l, place) + (ptrdiff_t)(c->tile.i + row) * l->query + (ptrdiff_t)c->tile.j * l->key;
@@ -196,12 +77,12 @@ static void fill_row(struct call *c, const struct pe_place *place, size_t row) {
         put_value(c, c->row_values, k, pe_load(base + n[k] * l->step, l->dtype));
 }
 
-static const char *picked_row(struct call *c, const struct pe_place *place, size_t row) {
+static const char *picked_row(struct pe_bias_call *c, const struct pe_place *place, size_t row) {
     float *values = (float *)(void *)c->row_values;
     return (const char *)pe_picks_values(c->kernels, c->bias, &c->tile, place, c->picks, row, values);
 }
 
-static struct term row_term(struct call *c, const struct pe_place *place, size_t row) {
+static struct term row_term(struct pe_bias_call *c, const struct pe_place *place, size_t row) {
     struct term term = {.first = 0};
     const pe_bias *bias = c->bias;
     const struct pe_bias_tile *tile = &c->tile;
@@ -229,8 +110,8 @@ static struct term row_term(struct call *c, const struct pe_place *place, size_t
 /* ---- runs ---- */
 
 /* n elements that lie side by side, from column `at` of the tile on */
-static void add_part(const struct call *c, const struct term *term, uint32_t kind, size_t at, const char *x, char *y,
-                     size_t n) {
+static void add_part(const struct pe_bias_call *c, const struct term *term, uint32_t kind, size_t at, const char *x,
+                     char *y, size_t n) {
     double slope = term->slope[kind == PE_RUN_HIGH];
     if (kind == PE_RUN_SKIP && c->x == NULL) {
         memset(y, 0, n * c->size);
@@ -258,7 +139,7 @@ static void add_part(const struct call *c, const struct term *term, uint32_t kin
 /* -inf by plain stores, line by line, where scores are written in place: the line is read like those of seen keys, and
  * the hardware keeps one stream through the whole matrix. Stores past the caches, or what memcpy makes of thousands of
  * bytes, take three times as long between rows that are read. */
-static void mask_run(const struct call *c, char *y, size_t n) {
+static void mask_run(const struct pe_bias_call *c, char *y, size_t n) {
     if (!c->y_plain) {
         pe_move_elements(y, c->y_key, c->infinite, 0, n, c->size);
         return;
@@ -279,7 +160,7 @@ static void mask_run(const struct call *c, char *y, size_t n) {
  * read: there the row that comes ROWS_AHEAD later is fetched, as much of it as is seen of this one. Into the first cache: it
  * is its misses that the hardware follows. Inlined, because a compiler takes a function that only fetches for one that does
  * nothing. */
-PE_INLINE void pass_over(const struct call *c, const char *y, size_t seen, size_t gap) {
+PE_INLINE void pass_over(const struct pe_bias_call *c, const char *y, size_t seen, size_t gap) {
     if (!c->bias->stream || !c->y_plain || !c->in_place) return;
     bool is_short = seen <= SHORT_BYTES;
     if (!is_short && gap > GAP_BYTES) return;
@@ -287,7 +168,7 @@ PE_INLINE void pass_over(const struct call *c, const char *y, size_t seen, size_
     for (size_t i = 0, n = is_short ? seen : gap; i < n; i += 64) PE_PREFETCH(from + i);
 }
 
-static void see_run(struct call *c, const struct term *term, uint32_t kind, size_t at, const char *x, char *y,
+static void see_run(struct pe_bias_call *c, const struct term *term, uint32_t kind, size_t at, const char *x, char *y,
                     size_t n) {
     bool stream = c->bias->stream && c->y_plain && !c->in_place;
     if ((c->method == NOTHING || kind == PE_RUN_SKIP) && c->in_place) return;
@@ -312,7 +193,7 @@ static void see_run(struct call *c, const struct term *term, uint32_t kind, size
     }
 }
 
-static void do_row(struct call *c, const struct pe_place *place, size_t row) {
+static void do_row(struct pe_bias_call *c, const struct pe_place *place, size_t row) {
     const struct pe_bias_tile *tile = &c->tile;
     struct pe_seen local[PE_MOST_RUNS];
     const struct pe_seen *runs;
@@ -334,7 +215,7 @@ static void do_row(struct call *c, const struct pe_place *place, size_t row) {
 
 /* ---- walking ---- */
 
-static bool stop(struct call *c, size_t rows) {
+static bool stop(struct pe_bias_call *c, size_t rows) {
     c->polled += rows * c->tile.columns * c->size;
     if (c->poll == NULL || c->polled < POLL_BYTES) return false;
     c->polled = 0;
@@ -342,7 +223,7 @@ static bool stop(struct call *c, size_t rows) {
 }
 
 /* Whether every key of the tile is seen: where the first and the last row see all, so do those between. */
-static bool sees_all(const struct call *c) {
+static bool sees_all(const struct pe_bias_call *c) {
     struct pe_seen local[PE_MOST_RUNS];
     const struct pe_seen *runs;
     for (size_t end = 0; end < 2; end++) {
@@ -353,13 +234,13 @@ static bool sees_all(const struct call *c) {
 }
 
 /* picked and added at once, without a row of values between */
-static void add_picked(struct call *c, const struct pe_place *place, size_t row) {
+static void add_picked(struct pe_bias_call *c, const struct pe_place *place, size_t row) {
     ptrdiff_t i = (ptrdiff_t)(c->tile.i + row), j = (ptrdiff_t)(c->tile.j * sizeof(float));
     pe_picks_add(c->kernels, c->bias, &c->tile, place, c->picks, row, place->x + i * c->x_query + j,
                  place->y + i * c->y_query + j);
 }
 
-static bool do_place(struct call *c, const struct pe_place *place) {
+static bool do_place(struct pe_bias_call *c, const struct pe_place *place) {
     bool at_once = c->method == PICKED && c->dtype == PE_F32 && c->x_plain && c->y_plain &&
                    (c->in_place || !c->bias->stream) && sees_all(c);
     if (c->method == DIAGONALS) fill_diagonal(c, place);
@@ -376,7 +257,7 @@ static bool do_place(struct call *c, const struct pe_place *place) {
 }
 
 /* the tile in every matrix */
-static bool do_tile(struct call *c) {
+static bool do_tile(struct pe_bias_call *c) {
     struct pe_place place;
     fill_tile(c);
     pe_place_begin(c->x, c->y, c->bias->per_batch, c->tile.batch, &place);
@@ -388,7 +269,7 @@ static bool do_tile(struct call *c) {
 
 /* Every tile of a matrix, or of all where place is NULL: along the keys, or along the queries where entries of keys are
  * read, which then stay in the caches. */
-static bool do_tiles(struct call *c, const struct pe_place *place) {
+static bool do_tiles(struct pe_bias_call *c, const struct pe_place *place) {
     struct pe_bias_tile *tile = &c->tile;
     size_t across = (c->keys + c->columns - 1) / c->columns, down = (c->queries + c->rows - 1) / c->rows;
     for (size_t t = 0; t < across * down; t++) {
@@ -407,7 +288,7 @@ static bool do_tiles(struct call *c, const struct pe_place *place) {
 }
 
 /* Values that each matrix has of its own are made matrix by matrix: neighbouring tiles read neighbouring entries. */
-static bool do_all(struct call *c) {
+static bool do_all(struct pe_bias_call *c) {
     struct pe_place place;
     size_t batch = c->bias->per_batch && c->y->ndim >= 4 ? (size_t)c->y->shape[0] : 1;
     c->rows = c->tile.rows, c->columns = c->tile.columns;
@@ -425,7 +306,7 @@ static bool do_all(struct call *c) {
 }
 
 static bool do_picked(void *call, struct pe_picks *picks) {
-    struct call *c = call;
+    struct pe_bias_call *c = call;
     c->picks = picks;
     pe_picks_begin(c->bias, c->y, &c->tile, picks);
     return do_all(c);
@@ -433,9 +314,9 @@ static bool do_picked(void *call, struct pe_picks *picks) {
 
 enum pe_status pe_add_bias(const struct pe_kernels *kernels, const pe_bias *bias, const pe_view *x, const pe_view *y,
                            pe_poll *poll, void *context) {
-    struct call c;
+    struct pe_bias_call c;
     if (pe_elements(y) == 0) return PE_OK;
-    plan(&c, kernels, bias, x, y);
+    pe_bias_plan(&c, kernels, bias, x, y);
     c.poll = poll, c.context = context, c.polled = 0;
     bool stopped = c.method == PICKED ? pe_with_picks(do_picked, &c) : do_all(&c);
     if (bias->stream) kernels->stream_end();

@@ -23,10 +23,6 @@ struct gradient {
     int32_t n[PE_LISTED_WIDTH];
 };
 
-static size_t min_size(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-
 static void widen(double *to, const char *from, ptrdiff_t step, size_t n, enum pe_dtype dtype) {
     if (dtype == PE_F32 && step == 4)
         for (size_t j = 0; j < n; j++) to[j] = (double)((const float *)(const void *)from)[j];

@@ -8,10 +8,6 @@
 #include "../kernels/half.h"
 #include "bias.h"
 
-static size_t min_size(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-
 double pe_load(const char *p, enum pe_dtype dtype) {
     switch (dtype) {
         case PE_F64: return *(const double *)p;

@@ -26,10 +26,6 @@ struct pe_relative_size pe_relative_size_of(bool wide, bool counted) {
     return size;
 }
 
-static size_t min_size(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-
 static size_t length_of(const pe_view *v) {
     return (size_t)v->shape[v->ndim - 1];
 }

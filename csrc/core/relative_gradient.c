@@ -19,10 +19,6 @@ struct sums {
     double query[ROWS * DEPTH], rows[WINDOW * DEPTH];
 };
 
-static size_t min_size(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-
 static double *sums_of(const pe_view *v, const struct pe_place *place, size_t row) {
     return (double *)(void *)pe_place_row(v, place, row);
 }
