@@ -198,7 +198,7 @@ def test_sinks_are_set_apart() -> None:
     assert report.overall.exponential.rate == pytest.approx(0.05, rel=1e-3)
     assert report.heads[0].sinks.keys() == {0}
     assert report.heads[0].sinks[0] > 0.5
-    assert any("sinks: the first 1 keys" in note for note in report.notes)
+    assert any("sinks: the first key, with" in note for note in report.notes)
     kept = position_sanity_check(causal(logits), sinks=0)
     assert kept.overall.verdict != "decays"
     assert position_sanity_check(causal(logits), sinks=1).overall.exponential == report.overall.exponential

@@ -63,7 +63,7 @@ def name_frequencies(theta: Floats, uncertainty: Floats, axis_of: npt.NDArray[np
     if fits and fits[0].fits:
         made = _spectrum.frequencies(fits[0].base, fits[0].scaling, width)
         assert made is not None
-        other = next((f for f in fits[1:] if f.name != fits[0].name), None)
+        other = next((f for f in fits[1:] if f.name != fits[0].name and not _same_numbers(f, made)), None)
         notes = (fits[0].note,) if fits[0].note else ()
         found = Named(_words(fits[0]), sign * made, True, fits[0].base, fits[0].scaling, None, None, other, notes)
         return found if axis_of is None else _with_sections(found, axis_of)
@@ -73,6 +73,12 @@ def name_frequencies(theta: Floats, uncertainty: Floats, axis_of: npt.NDArray[np
             return Named(axial[0], sign * axial[1], True, axial[2], notes=axial[3])
     nearest = fits[0] if fits else None
     return Named("frequencies of no known rule", theta, False, runner_up=nearest)
+
+
+def _same_numbers(fit: _spectrum.Fit, made: Floats) -> bool:
+    """Return whether a rule is the winner under another name, as Linear(1) is no scaling: no runner-up."""
+    its = _spectrum.frequencies(fit.base, fit.scaling, 2 * len(made))
+    return its is not None and bool(np.allclose(its, made, rtol=1e-6, atol=0))
 
 
 def _words(fit: _spectrum.Fit) -> str:

@@ -128,6 +128,13 @@ class Subject:
         return _FLOAT32 * self.rope.attention_factor + (3e-7 * far if self.rope.precision == "float32" else 0.0)
 
 
+#: what is said in place of a property's meaning and cause where the function under test raised
+_UNANSWERED = (
+    "the question got no answer: fn does not take this call, or gives no array of x's shape",
+    "another signature, a fixed number of heads (heads=), a largest position (max_position=), tensors alone (like=)",
+)
+
+
 def property_of(meaning: str, cause: str, *, needs_rope: bool = False, loses: bool = False) -> Callable[[Any], Any]:
     """Make a check of a function that measures: (subject) -> dict of residual, allowed, where, .. or a bool `ok`."""
 
@@ -143,7 +150,7 @@ def property_of(meaning: str, cause: str, *, needs_rope: bool = False, loses: bo
                     found = measure(subject)
             except Exception as error:  # of the function under test
                 text = f"raises {type(error).__name__}: {error}".splitlines()[0][:300]
-                return Property(False, name, float("nan"), float("nan"), text, meaning, cause)
+                return Property(False, name, float("nan"), float("nan"), text, *_UNANSWERED)
             ok = found.pop("ok", None)
             residual, allowed = found["residual"], found["allowed"]
             return Property(

@@ -282,15 +282,21 @@ def _windows(whole: HeadSums, ahead: bool) -> tuple[tuple[int, float, float], ..
 def _notes(whole: HeadSums, found: Sequence[HeadSums], ends: tuple[int, int], padding: int, unnamed: int) -> list[str]:
     notes = []
     if any(ends):
-        where = " and ".join(f"the {name} {n}" for n, name in zip(ends, ("first", "last"), strict=True) if n)
-        shares = [sum(head.sinks.values()) for head in found]
-        notes.append(
-            f"set apart as sinks: {where} keys, with {np.mean(shares):.0%} of the weight, up to {max(shares):.0%}"
+        where = " and ".join(
+            f"the {name} {f'{n} keys' if n > 1 else 'key'}"
+            for n, name in zip(ends, ("first", "last"), strict=True)
+            if n
         )
+        shares = [sum(head.sinks.values()) for head in found]
+        notes.append(f"set apart as sinks: {where}, with {np.mean(shares):.0%} of the weight, up to {max(shares):.0%}")
     if padding:
         notes.append(f"padding left out, keys and queries: {padding:,} of all maps")
     if unnamed:
-        notes.append(f"the last {unnamed} keys get no weight at all and were taken for padding")
+        notes.append(
+            f"the last {unnamed} keys get no weight at all and were taken for padding"
+            if unnamed > 1
+            else "the last key gets no weight at all and was taken for padding"
+        )
     if whole.off:
         least, most = whole.row_sums
         notes.append(f"{whole.off:,} of {whole.rows:,} rows do not sum to 1 (from {least:.4g} to {most:.4g})")

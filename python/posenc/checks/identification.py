@@ -35,7 +35,7 @@ class Identification(Report):
     residual : float
         The largest difference between the function and what reproduces it, over all probes, relative to its input.
     runner_up : (str, float) or None
-        The next best explanation and its residual.
+        The next best explanation and its residual; None where every other rule comes down to the same numbers.
     faults : tuple of Finding
         What is wrong with it, or with it compared with `expected`.
     notes : tuple of str
