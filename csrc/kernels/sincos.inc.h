@@ -110,12 +110,6 @@ PE_FN P sincos_step_f32(P x, P high, P low, P *cos, P *sin) {
     return kk;
 }
 
-/* the same bits where |x * high| < 1/2: no quarter turns to take away, nor anything to cancel with */
-PE_FN void sincos_near_f32(P x, P high, P low, P *cos, P *sin) {
-    P t = p_fma(x, low, p_fma(x, high, p_set(0.0)));
-    sincos_polynomial_f32(t, p_mul(t, t), cos, sin);
-}
-
 /* Up to so many frequencies as quarter turns: inv_freq * 2/pi = high + low. A sine below `least` may come of cancellation;
  * `least` is zero where nothing turns and every sine is zero. */
 enum { SINCOS_BLOCK = 512 };

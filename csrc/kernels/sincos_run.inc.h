@@ -12,8 +12,9 @@
  * All else, some blocks in a hundred, is made again by the steps of the other kernels: a bit is noted for it, without a
  * branch, and it is done when a strip of rows is complete.
  *
- * Blocks with an angle that stays close to a multiple of a quarter turn would be made again row after row, and are made
- * that way alone. Most of them, the slow frequencies of scaled tables among them, are near zero, where less is to be done.
+ * An angle that grows from zero on, and does not leave the first eighth of a turn, is different. Its sine is a sum of two
+ * products of one sign in every turn, and so are their errors: they stay below 2^-45 of the sine, however small it is. Slow
+ * frequencies, and those of scaled tables most of all, would else be made again row after row.
  *
  * Needs, besides what sincos.inc.h needs,
  *     f_low_mixed(x, y)     f_low, its lanes in any order
@@ -24,12 +25,6 @@
  * where they are short, fewer where they are long. */
 enum { RUN_TURNS = PE_RUN_TURNS, RUN_STRIP = 16, RUN_BLOCKS = SINCOS_BLOCK / PL };
 
-enum run_way {
-    RUN_TURNED, /* row from row */
-    RUN_NEAR,   /* every angle on its own, and all of them within an eighth of a turn */
-    RUN_ALONE   /* every angle on its own */
-};
-
 struct sincos_run {
     struct pe_sincos job; /* of up to SINCOS_BLOCK pairs */
     const double *turn;
@@ -38,8 +33,7 @@ struct sincos_run {
     struct sincos_turns turns;
     PE_ALIGNED(64) double cos[SINCOS_BLOCK], sin[SINCOS_BLOCK]; /* of a strip's first row */
     PE_ALIGNED(64) float least[SINCOS_BLOCK];                   /* below this it must be made again */
-    enum run_way way[RUN_BLOCKS];
-    uint16_t again[RUN_BLOCKS]; /* a bit for each row of the strip */
+    uint16_t again[RUN_BLOCKS];                                 /* a bit for each row of the strip */
 };
 
 PE_FN void run_turn(const struct sincos_run *run, size_t times, size_t i, size_t n, P *cos, P *sin) {
@@ -75,7 +69,7 @@ PE_FN void run_row(const struct sincos_run *run, size_t row, size_t i, enum sinc
 }
 
 /* PL pairs, or n of them, in `count` rows from one on */
-PE_FN void run_turned(struct sincos_run *run, size_t row, size_t count, size_t i, size_t n, enum sincos_form form) {
+PE_FN void run_pairs(struct sincos_run *run, size_t row, size_t count, size_t i, size_t n, enum sincos_form form) {
     P cos = p_ld(run->cos + i, PL), sin = p_ld(run->sin + i, PL);
     F least = ld_f32(run->least + i);
     unsigned again = 0;
@@ -93,18 +87,6 @@ PE_FN void run_turned(struct sincos_run *run, size_t row, size_t count, size_t i
     }
     p_st_f64(run->cos + i, cos, PL), p_st_f64(run->sin + i, sin, PL);
     run->again[i / PL] = (uint16_t)again;
-}
-
-PE_FN void run_near(const struct sincos_run *run, size_t row, size_t count, size_t i, size_t n, enum sincos_form form,
-                    int scaled) {
-    P high = p_ld(run->turns.high + i, PL), low = p_ld(run->turns.low + i, PL), scale = p_set(run->job.scale), c, s;
-    for (size_t j = row; j < row + count; j++) {
-        float *cos, *sin;
-        sincos_near_f32(p_set(run->job.position[j]), high, low, &c, &s);
-        if (scaled) c = p_mul(c, scale), s = p_mul(s, scale);
-        run_row(run, j, i, form, &cos, &sin);
-        sincos_store_pairs(cos, sin, p_narrow(c), p_narrow(s), i, n, form);
-    }
 }
 
 /* one row's piece as the other kernels make it */
@@ -125,24 +107,20 @@ PE_FN void run_again(const struct sincos_run *run, size_t row, enum sincos_form 
     }
 }
 
-/* How a block of pairs is made. An angle stays near a multiple of a quarter turn where the run takes a small cosine or sine
- * no further than PE_RUN_LEAST. */
-PE_FN enum run_way run_choose(const struct pe_sincos *job, P cos, P sin, size_t i, size_t n) {
-    double first = fabs(job->position[0]), last = fabs(job->position[job->rows - 1]);
-    P w = p_abs(p_ld(job->inv_freq + i, n)), turned = p_mul(w, p_set((double)job->rows));
-    F least = f_nonzero(p_narrow(w), f_set((float)PE_RUN_LEAST));
-    F c = f_sub(p_narrow(p_add(p_abs(cos), turned)), least), s = f_sub(p_narrow(p_add(p_abs(sin), turned)), least);
-    if (!f_any_negative(f_or(c, s))) return RUN_TURNED;
-    P within = p_sub(p_set(0.75), p_mul(w, p_set(first > last ? first : last))); /* of pi/4 */
-    return p_any_negative(within) ? RUN_ALONE : RUN_NEAR;
+/* Below what results are made again: by the scale, but for slow angles, where it keeps clear of what float32 has no exponent
+ * for. Where nothing turns, it is zero. */
+PE_FN F run_least(const struct pe_sincos *job, size_t i, size_t n) {
+    double first = job->position[0], last = fabs(job->position[job->rows - 1]), slow = first < 0 ? 0 : 0.75;
+    P w = p_ld(job->inv_freq + i, n), least = p_abs(p_mul(p_set(job->scale), p_set(PE_RUN_LEAST)));
+    F beyond = p_narrow(p_sub(p_mul(p_abs(w), p_set(last)), p_set(slow)));
+    return f_nonzero(p_narrow(w), f_blend(p_narrow(least), f_set(0x1p-120f), beyond));
 }
 
-/* the first row, what is too small for it, and how its blocks go on */
+/* the first row, and what is too small for it and its followers */
 PE_FN void run_begin(struct sincos_run *run) {
     const struct pe_sincos *job = &run->job;
     struct pe_sincos first = *job;
     P scale = p_set(job->scale);
-    F least = f_abs(p_narrow(p_mul(scale, p_set(PE_RUN_LEAST))));
     size_t last = job->pairs / PL * PL;
     if (last < job->pairs) p_st_f64(run->cos + last, p_set(0.0), PL), p_st_f64(run->sin + last, p_set(0.0), PL);
     first.cos = (char *)run->cos, first.sin = (char *)run->sin, first.scale = 1, first.rows = 1;
@@ -151,21 +129,8 @@ PE_FN void run_begin(struct sincos_run *run) {
     for (size_t i = 0; i < job->pairs; i += PL) {
         size_t n = job->pairs - i < PL ? job->pairs - i : PL;
         P cos = p_ld(run->cos + i, PL), sin = p_add(p_ld(run->sin + i, PL), p_set(0.0)); /* no -0 */
-        run->way[i / PL] = run_choose(job, cos, sin, i, n);
-        run->again[i / PL] = 0;
-        st_f32(run->least + i, f_nonzero(p_narrow(p_ld(job->inv_freq + i, n)), least));
+        st_f32(run->least + i, run_least(job, i, n));
         p_st_f64(run->cos + i, p_mul(cos, scale), PL), p_st_f64(run->sin + i, p_mul(sin, scale), PL);
-    }
-}
-
-/* a block of pairs in a strip of rows */
-PE_FN void run_pairs(struct sincos_run *run, size_t row, size_t count, size_t i, size_t n, enum sincos_form form,
-                     int scaled) {
-    switch (run->way[i / PL]) {
-        case RUN_TURNED: run_turned(run, row, count, i, n, form); break;
-        case RUN_NEAR: run_near(run, row, count, i, n, form, scaled); break;
-        case RUN_ALONE:
-            for (size_t j = row; j < row + count; j++) run_alone(run, j, i, n, form, scaled);
     }
 }
 
@@ -175,10 +140,10 @@ PE_FN void run_block(struct sincos_run *run, enum sincos_form form, int scaled) 
     for (size_t j = 0; j < rows; j += RUN_STRIP) {
         size_t count = rows - j < RUN_STRIP ? rows - j : RUN_STRIP;
         if (PE_CASES && count == RUN_STRIP)
-            for (size_t i = 0; i < whole; i += PL) run_pairs(run, j, RUN_STRIP, i, PL, form, scaled);
+            for (size_t i = 0; i < whole; i += PL) run_pairs(run, j, RUN_STRIP, i, PL, form);
         else
-            for (size_t i = 0; i < whole; i += PL) run_pairs(run, j, count, i, PL, form, scaled);
-        if (whole < pairs) run_pairs(run, j, count, whole, pairs - whole, form, scaled);
+            for (size_t i = 0; i < whole; i += PL) run_pairs(run, j, count, i, PL, form);
+        if (whole < pairs) run_pairs(run, j, count, whole, pairs - whole, form);
         run_again(run, j, form, scaled);
     }
 }

@@ -32,8 +32,7 @@ static double draw_turning(struct source *s, double start) {
     return p != 0 && one_in(s, 3) ? turns * half_pi / p : draw_frequency(s, 1);
 }
 
-/* Slow frequencies, whole blocks of pairs of which are made in ways of their own: angles of a few thousandths; half of them
- * in between, up to one, or close to a multiple of a quarter turn. */
+/* Slow frequencies: angles of a few thousandths; half of them up to one, or close to a multiple of a quarter turn. */
 static double draw_slow(struct source *s, double start, unsigned kind) {
     double reach = fabs(start) + PE_RUN_MOST, turns = floor(fabs(start) * 0x1p-12 * draw_unit(s));
     if (kind == 0 || one_in(s, 2)) return draw_unit(s) * 0x1p-11 / reach;
