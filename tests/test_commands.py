@@ -101,11 +101,11 @@ def test_identify(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "message"),
     [
         (["check", "subjects_of_commands:right"], "what it should be: give --config, --rope, or --layout and"),
-        (["check", "subjects_of_commands", *LIKE], "must be module:name, got 'subjects_of_commands'"),
+        (["check", "subjects_of_commands"], "subject must be module:name, got 'subjects_of_commands'"),
+        (["identify", "subjects_of_commands:right"], "give --head-dim, --config or --rope"),
         (["check", "subjects_of_commands:wrong", *LIKE], "subjects_of_commands has no wrong"),
         (["check", "no_such_module_here:f", *LIKE], "No module named 'no_such_module_here'"),
         (["check", "missing.npy"], "No such file"),
-        (["identify", "subjects_of_commands:right"], "head_dim must be given"),
         (["identify", "subjects_of_commands:broken", "--head-dim", "32"], "RuntimeError: out of order"),
     ],
 )

@@ -45,7 +45,10 @@ def test_two_tensors_alone() -> None:
     assert explain_mismatch(1.25 * turned, turned).fault == "attention_factor"
     assert explain_mismatch(turned.astype(np.float16), turned).fault == "half_arithmetic"
     assert explain_mismatch(turned, turned).fault == "none"
-    assert explain_mismatch(ROPE(X, offset=1), turned).fault == "unknown"
+    found = explain_mismatch(ROPE(X, offset=1), turned)
+    assert found.fault == "unknown"
+    assert "with rope= every known fault is tried" in str(found)
+    assert not explain_mismatch(1.25 * turned, turned).hint
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 _TOKENS, _HEADS = 256, 4  # of a large tensor; the rest says the same
+_ALONE = "two tensors alone show another order, a factor or rounding; with rope= every known fault is tried"
 _NOISE = {"bfloat16": 2.0**-7, "float16": 2.0**-10}
 
 
@@ -44,6 +45,8 @@ class Mismatch(Report):
         The largest difference in units of the last place of actual's dtype.
     first_bad : tuple of int or None
         The first index where they differ by more than rounding.
+    hint : str
+        What would let more faults be tried; empty where all were.
     """
 
     ok: bool
@@ -52,6 +55,7 @@ class Mismatch(Report):
     runner_up: Finding | None
     max_ulp: float
     first_bad: tuple[int, ...] | None
+    hint: str = ""
 
     @property
     def fault(self) -> str:
@@ -76,6 +80,8 @@ class Mismatch(Report):
             found.append(Line("fault", str(self.finding), False, notes))
         if self.runner_up is not None:
             found.append(Line("runner-up" if self.finding else "nearest", str(self.runner_up)))
+        if self.hint:
+            found.append(Line("hint", self.hint))
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -218,9 +224,9 @@ def _of_arrays(kind: str, actual: Any, expected: Any, positions: Any) -> Mismatc
 
         ok, finding, off = explain_table(actual, expected, positions)
     apart = _units.units(actual, expected)
-    return Mismatch(
-        ok, finding, off, None, float(apart.max(initial=0.0)), None if ok else _units.first_bad(actual, expected, 1e-6)
-    )
+    first_bad = None if ok else _units.first_bad(actual, expected, 1e-6)
+    hint = "" if ok or finding is not None or kind != "rotation" else _ALONE
+    return Mismatch(ok, finding, off, None, float(apart.max(initial=0.0)), first_bad, hint)
 
 
 def _of_tables(actual: Any, expected: Any, rope: Rope, positions: Any, seq_len: int | None) -> Mismatch:

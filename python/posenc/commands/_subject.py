@@ -29,11 +29,11 @@ def add_function(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def load(name: str) -> Any:
-    """Return the object module:name, the current directory being searched too."""
+def load(name: str, what: str) -> Any:
+    """Return the object module:name, the current directory being searched too; `what` it is, for the error."""
     module, colon, path = name.partition(":")
     if not colon or not module or not path:
-        raise ValueError(f"must be module:name, got {name!r}")
+        raise ValueError(f"{what} must be module:name, got {name!r}")
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -47,7 +47,7 @@ def load(name: str) -> Any:
 
 def function(chosen: argparse.Namespace) -> Any:
     """Return the function under test; a rotary module of transformers is wrapped."""
-    found = load(chosen.subject)
+    found = load(chosen.subject, "subject")
     if hasattr(found, "forward") and hasattr(found, "inv_freq"):
         from posenc.checks import wrap_hf
 
@@ -60,7 +60,7 @@ def expected(chosen: argparse.Namespace) -> Any:
     import posenc
 
     if chosen.rope:
-        return load(chosen.rope)
+        return load(chosen.rope, "--rope")
     if chosen.config:
         return posenc.Rope.from_config(
             chosen.config, layer_type=chosen.layer_type, part=chosen.part, precision=chosen.precision

@@ -24,11 +24,11 @@ def run(chosen: argparse.Namespace) -> int:
 
         maps = np.load(chosen.subject, mmap_mode="r", allow_pickle=False)
         return _subject.show(checks.position_sanity_check(maps), chosen.json)
-    rope = _subject.expected(chosen)
+    fn, rope = _subject.function(chosen), _subject.expected(chosen)
     if rope is None:
         raise ValueError("what it should be: give --config, --rope, or --layout and --head-dim")
     report = checks.check_rope(
-        _subject.function(chosen), rope, like="torch" if chosen.torch else None, heads=chosen.heads,
+        fn, rope, like="torch" if chosen.torch else None, heads=chosen.heads,
         max_position=chosen.max_position,
     )  # fmt: skip
     return _subject.show(report, chosen.json)

@@ -21,8 +21,11 @@ def run(chosen: argparse.Namespace) -> int:
     """Identify it."""
     from posenc import checks
 
+    fn, rope = _subject.function(chosen), _subject.expected(chosen)
+    if chosen.kind == "rotation" and chosen.head_dim is None and rope is None:
+        raise ValueError("the length of a head is missing: give --head-dim, --config or --rope")
     found = checks.identify(
-        _subject.function(chosen), chosen.head_dim, kind=chosen.kind, expected=_subject.expected(chosen),
+        fn, chosen.head_dim, kind=chosen.kind, expected=rope,
         axes=chosen.axes, heads=chosen.heads, like="torch" if chosen.torch else None, max_position=chosen.max_position,
     )  # fmt: skip
     return _subject.show(found, chosen.json)
