@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Floats = npt.NDArray[np.float64]
+    Ints = npt.NDArray[np.int64]
 
 #: a map's rows are cut into so many groups, and its keys into so many blocks: what errors are estimated from
 GROUPS = 8
@@ -167,6 +168,19 @@ def refuse(sample: Sample, query: int, key: int) -> NoReturn:
     )
 
 
+def _spans(starts: list[int], past: Ints, future: Ints) -> tuple[list[tuple[slice, slice]], ...]:
+    """Return, for each side and group, its rows in the order in which the distances that they see go up, and which.
+
+    They go up by one from row to row for the past, and down by one for the future: both are slices.
+    """
+    found: tuple[list[tuple[slice, slice]], ...] = [], []
+    for start, stop in itertools.pairwise((*starts, len(past))):
+        up, down, before = int(past[start]), int(future[stop - 1]), start - 1 if start else None
+        found[0].append((slice(start, stop), slice(up, up + stop - start)))
+        found[1].append((slice(stop - 1, before, -1), slice(down, down + stop - start)))
+    return found
+
+
 class Plan:
     """What all maps of one shape share: which queries and keys are counted, and how far each is from each.
 
@@ -175,7 +189,7 @@ class Plan:
 
     def __init__(self, queries: int, keys: int, key0: int, key1: int) -> None:
         shift = keys - queries  # query i stands at key i + shift
-        self.key0, self.key1 = key0, key1
+        self.key0, self.key1, self.whole = key0, key1, (key0, key1) == (0, keys)
         self.query0, self.query1 = max(0, key0 - shift), max(0, key1 - shift)
         self.empty = self.query1 <= self.query0 or key1 - key0 < 2
         if self.empty:
@@ -191,6 +205,8 @@ class Plan:
         self.per_distance = tuple(1 / np.maximum(seen, 1) for seen in self.seen)
         past, future = (np.maximum(seen, 1)[:, None] for seen in self.seen)
         self.tilt = 1 - 2 * np.clip(np.where(reach >= 0, (reach + 0.5) / past, (-reach - 0.5) / future), 0, 1)
+        self.spans = _spans(self.starts.tolist(), *self.seen)
+        self.from_zero = self.at.astype(np.float64), self.at + 1.0
         self.first, self.keys = first, n
         self.block_starts = np.unique(np.arange(GROUPS) * len(first) // GROUPS)
 
@@ -229,29 +245,29 @@ def _tally_sample(head: HeadSums, sample: Sample, leading: int, trailing: int, s
         farthest = int(plan.at[rows.stop - 1])  # the distance of the group's first offset
         by_offset = head.by_offset[group, most - 1 - farthest :][: q1 - q0 + plan.keys - 1]
         _tally_into(sample, q0, q1, plan.key0, plan.key1, plan.width, by_offset, mass[rows], sides[rows])
-    _add_rows(head, plan, mass, sides)
-    _add_row_sums(head, sides[:, 0] + sides[:, 2] + _outside(sample, plan))
-
-
-def _add_rows(head: HeadSums, plan: Plan, mass: Floats, sides: Floats) -> None:
-    """Rows by how many distances they see, and how they lean: distance d on a side of n is (d + 1/2) / n of the way."""
     columns = sides.T.copy()
-    lively = columns[0] + columns[2] > 0
+    sums = columns[0] + columns[2]
+    _add_rows(head, plan, mass, columns, sums)
+    _add_row_sums(head, sums if plan.whole else sums + _outside(sample, plan))
+
+
+def _add_rows(head: HeadSums, plan: Plan, mass: Floats, columns: Floats, sums: Floats) -> None:
+    """Rows by how many distances they see, and how they lean: distance d on a side of n is (d + 1/2) / n of the way."""
+    lively = sums > 0
     for which, side in enumerate((head.past, head.future)):
         weight, moment = columns[2 * which : 2 * which + 2]
         total = float(weight.sum())
-        # n goes up by one from row to row for the past, down by one for the future: the same as slices
         step = 1 - 2 * which
-        first = int(plan.seen[which][0 if step > 0 else -1])
+        first = plan.spans[which][0 if step > 0 else -1][1].start
         side.counts[first : first + len(weight)] += lively[::step]
         if total == 0:
             continue
         side.used = True
-        for group, (start, stop) in enumerate(itertools.pairwise((*plan.starts.tolist(), len(weight)))):
-            n = int(plan.seen[which][start if step > 0 else stop - 1])
-            side.mass[group, n : n + stop - start] += weight[start:stop][::step]
+        for group, (rows, n) in enumerate(plan.spans[which]):
+            side.mass[group, n] += weight[rows]
         # sums of distance * weight; the future begins at distance 1, which counts as 0 here
-        reach = moment - (plan.at + 1) * weight if which else plan.at * weight - moment
+        places = plan.from_zero[which] * weight
+        reach = moment - places if which else places - moment
         head.lean += total - float((2 * reach + weight) @ plan.per_distance[which])
     _add_tiles(head.tiles, plan, mass)
     mass *= plan.tilt  # nobody reads it any more
@@ -277,5 +293,7 @@ def _add_row_sums(head: HeadSums, sums: Floats) -> None:
     head.rows += len(sums)
     head.empty += len(sums) - len(full)
     if len(full):
-        head.off += int((np.abs(full - 1) > ROW_SUM_TOLERANCE).sum())
-        head.row_sums = min(head.row_sums[0], float(full.min())), max(head.row_sums[1], float(full.max()))
+        least, most = float(full.min()), float(full.max())
+        if max(1 - least, most - 1) > ROW_SUM_TOLERANCE:
+            head.off += int((np.abs(full - 1) > ROW_SUM_TOLERANCE).sum())
+        head.row_sums = min(head.row_sums[0], least), max(head.row_sums[1], most)
