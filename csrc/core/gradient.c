@@ -143,7 +143,7 @@ static void leave(struct pe_walk *walk, size_t batch, size_t j, size_t n) {
     struct call *call = (struct call *)walk;
     const pe_gradient *wanted = call->wanted;
     bool angles = wanted->inv_freq || wanted->positions;
-    if (angles) pe_tile_fill(walk->kernels, call->rows, batch, j, n, walk->first, walk->count, &call->tile);
+    if (angles) pe_tile_fill(walk->kernels, call->rows, NULL, batch, j, n, walk->first, walk->count, &call->tile);
     for (size_t i = 0; i < n; i++) {
         double *of_cos = call->straight + 2 * i * walk->count, *of_sin = call->crossed + 2 * i * walk->count;
         ptrdiff_t row = (ptrdiff_t)i * call->tile.step;

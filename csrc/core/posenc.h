@@ -133,9 +133,10 @@ struct pe_tile {
     const char *cos, *sin; /* the first row: in the buffers above, or in the caller's table */
     ptrdiff_t step;        /* bytes from one row to the next */
 };
-/* Rows j .. j + n of a batch row, pairs `first` .. first + count. n rows of count pairs fit the buffers. */
-void pe_tile_fill(const struct pe_kernels *kernels, const pe_rows *rows, size_t batch, size_t j, size_t n, size_t first,
-                  size_t count, struct pe_tile *tile);
+/* Rows j .. j + n of a batch row, pairs `first` .. first + count. n rows of count pairs fit the buffers. Turns: see rows.h. */
+struct pe_turns;
+void pe_tile_fill(const struct pe_kernels *kernels, const pe_rows *rows, const struct pe_turns *turns, size_t batch,
+                  size_t j, size_t n, size_t first, size_t count, struct pe_tile *tile);
 size_t pe_tile_rows(enum pe_dtype dtype, size_t pairs); /* how many rows of that many pairs fit, at least 1 */
 
 /* ---- rotate.c ---- */

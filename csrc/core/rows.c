@@ -135,14 +135,11 @@ enum pe_status pe_check_rows(const pe_positions *positions, size_t batch, size_t
 
 /* ---- rows ---- */
 
-/* Rows of a call from which on turns, which take four of them, pay. */
-enum { WORTH_TURNS = 32 };
-
 void pe_turns_begin(const struct pe_kernels *kernels, const pe_frequencies *freq, size_t rows, size_t first,
                     size_t count, enum pe_dtype dtype, struct pe_turns *turns) {
     const double times[PE_RUN_TURNS] = {1, 2, 3, 4};
     double scale = fabs(freq->scale);
-    turns->ready = dtype == PE_F32 && rows >= WORTH_TURNS && !freq->axis_of_freq && !freq->as_float32 &&
+    turns->ready = dtype == PE_F32 && rows >= PE_WORTH_TURNS && !freq->axis_of_freq && !freq->as_float32 &&
                    scale > 0x1p-60 && scale < 0x1p60;
     if (!turns->ready) return;
     ptrdiff_t step = (ptrdiff_t)(2 * count * sizeof *turns->turn);
@@ -247,15 +244,15 @@ static bool borrow_rows(const pe_rows *rows, size_t batch, size_t j, size_t n, s
     return true;
 }
 
-void pe_tile_fill(const struct pe_kernels *kernels, const pe_rows *rows, size_t batch, size_t j, size_t n, size_t first,
-                  size_t count, struct pe_tile *tile) {
+void pe_tile_fill(const struct pe_kernels *kernels, const pe_rows *rows, const struct pe_turns *turns, size_t batch,
+                  size_t j, size_t n, size_t first, size_t count, struct pe_tile *tile) {
     if (borrow_rows(rows, batch, j, n, first, tile)) return;
     ptrdiff_t step = (ptrdiff_t)(count * pe_itemsize(rows->dtype));
     bool widen = rows->freq && rows->freq->as_float32 && rows->dtype == PE_F64;
     tile->cos = tile->cos_rows, tile->sin = tile->sin_rows, tile->step = step;
     if (rows->freq) {
         struct pe_row_target to = {tile->cos_rows, tile->sin_rows, step, step, rows->dtype == PE_F64 && !widen, false};
-        pe_make_rows(kernels, rows->freq, NULL, &rows->positions, batch, j, n, first, count, &to);
+        pe_make_rows(kernels, rows->freq, turns, &rows->positions, batch, j, n, first, count, &to);
     }
     for (size_t i = 0; i < n; i++) {
         char *cos = tile->cos_rows + (ptrdiff_t)i * step, *sin = tile->sin_rows + (ptrdiff_t)i * step;
@@ -314,7 +311,7 @@ enum pe_status pe_table(const struct pe_kernels *kernels, const pe_frequencies *
                                                .wide = cos->dtype == PE_F64};
                     pe_make_rows(kernels, freq, &turns, positions, b, j, n, first, count, &to);
                 } else {
-                    pe_tile_fill(kernels, &rows, b, j, n, first, count, &tile);
+                    pe_tile_fill(kernels, &rows, NULL, b, j, n, first, count, &tile);
                     pe_put_rows(kernels, cos, b, j, n, first, count, tile.cos, tile.step, stream);
                     pe_put_rows(kernels, sin, b, j, n, first, count, tile.sin, tile.step, stream);
                 }

@@ -32,7 +32,8 @@ struct pe_turns {
     bool ready;
     PE_ALIGNED(64) double turn[2 * PE_RUN_TURNS * PE_CHUNK_PAIRS];
 };
-/* For calls that make `rows` of them; few are not worth it. */
+/* For calls that make `rows` of them; fewer than PE_WORTH_TURNS are not worth it, which takes four. */
+enum { PE_WORTH_TURNS = 32 };
 void pe_turns_begin(const struct pe_kernels *kernels, const pe_frequencies *freq, size_t rows, size_t first,
                     size_t count, enum pe_dtype dtype, struct pe_turns *turns);
 /* n <= PE_TILE_ROWS rows from position j on, pairs `first` .. first + count, count <= PE_CHUNK_PAIRS. `turns` is NULL, or

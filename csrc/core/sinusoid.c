@@ -56,7 +56,7 @@ static void make_chunk(const struct pe_kernels *kernels, const pe_sinusoid *s, c
     size_t at_once = pe_tile_rows(s->dtype, count);
     for (size_t done = 0; done < n; done += at_once) {
         size_t part = pe_min(at_once, n - done);
-        pe_tile_fill(kernels, &rows, batch, j + done, part, first, count, &tile->pairs);
+        pe_tile_fill(kernels, &rows, NULL, batch, j + done, part, first, count, &tile->pairs);
         for (size_t i = 0; i < part; i++, sin += step, cos += step) {
             const struct pe_tile *made = &tile->pairs;
             pe_move_elements(sin, element, made->sin + (ptrdiff_t)i * made->step, (ptrdiff_t)size, count, size);
