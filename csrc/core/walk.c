@@ -71,7 +71,7 @@ bool pe_is_aligned(const pe_view *y, size_t also) {
     uintptr_t bits = (uintptr_t)y->data | also;
     for (int i = 0; i < y->ndim - 1; i++)
         if (y->shape[i] > 1) bits |= (uintptr_t)y->stride[i];
-    return bits % PE_STREAM_ALIGNMENT == 0;
+    return bits % pe_stream_alignment(y->dtype) == 0;
 }
 
 size_t pe_plan_run_rows(const struct pe_plan *plan, size_t bytes) {

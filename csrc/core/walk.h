@@ -88,7 +88,7 @@ int pe_group_runs(struct pe_plan *plans, size_t most);
 void pe_join_heads(struct pe_plan *plan);
 /* How many heads of that size are staged at once, at least 1. */
 size_t pe_staged_heads(size_t head_bytes);
-/* Whether every vector that a kernel writes begins at a multiple of PE_STREAM_ALIGNMENT; `also`: offsets, or'ed. */
+/* Whether every vector that a kernel writes begins at a multiple of pe_stream_alignment; `also`: offsets, or'ed. */
 bool pe_is_aligned(const pe_view *y, size_t also);
 /* Positions j .. j + n of a batch row, every operand. Returns true where the poll asked to stop. */
 bool pe_walk_tile(struct pe_walk *walk, const struct pe_plan *plans, int n_plans, size_t batch, size_t j, size_t n);

@@ -52,7 +52,10 @@ PE_FN void stn_f16(uint16_t *p, F x, size_t n) {
     _mm256_mask_storeu_epi16(p, (__mmask16)first(n), f_to_f16(x));
 }
 PE_FN void sts_f32(float *p, F x) {
-    _mm512_stream_ps(p, x);
+    _mm_stream_ps(p, _mm512_castps512_ps128(x));
+    _mm_stream_ps(p + 4, _mm512_extractf32x4_ps(x, 1));
+    _mm_stream_ps(p + 8, _mm512_extractf32x4_ps(x, 2));
+    _mm_stream_ps(p + 12, _mm512_extractf32x4_ps(x, 3));
 }
 PE_FN void sts_f16(uint16_t *p, F x) {
     _mm256_stream_si256((__m256i *)p, f_to_f16(x));
@@ -227,7 +230,7 @@ PE_FN void stn_f64(double *p, D x, size_t n) {
     _mm512_mask_storeu_pd(p, (__mmask8)first(n), x);
 }
 PE_FN void sts_f64(double *p, D x) {
-    _mm512_stream_pd(p, x);
+    sts_f32((float *)(void *)p, _mm512_castpd_ps(x));
 }
 PE_FN D d_add(D x, D y) {
     return _mm512_add_pd(x, y);

@@ -8,7 +8,7 @@
  * and has defined PE_FN and PE_KERNEL (function attributes of the ISA), TURN_VECTORS (how many vectors of each half of a head
  * are turned at once: 2 or 4, as there are registers) and, for each element e and prefix v:
  *     ld_e(p)  ldn_e(p, n)  st_e(p, x)  stn_e(p, x, n)     whole vectors, or their first n < lanes elements
- *     sts_e(p, x)       an aligned store past the caches
+ *     sts_e(p, x)       a store past the caches, p a multiple of pe_stream_alignment
  *     v_set(s)          s in every lane
  *     v_add  v_sub  v_mul                                   lane by lane
  *     v_swap(x)         the members of each adjacent pair exchanged

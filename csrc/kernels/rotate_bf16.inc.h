@@ -7,7 +7,7 @@
  *
  * Needs, besides element.inc.h's float32 operations, a vector type W of FL words:
  *     w_load(p)  w_loadn(p, n)  w_store(p, w)  w_storen(p, w, n)   2*FL elements, or the first n < 2*FL
- *     w_stores(p, w)           an aligned store past the caches
+ *     w_stores(p, w)           a store past the caches, p a multiple of 64
  *     f_even(w)  f_odd(w)      widened elements
  *     w_pack(even, odd)        rounded to nearest even, NaN quiet
  *     f_unzip(x, y, &even, &odd)   every other one of the 2*FL lanes of x and y

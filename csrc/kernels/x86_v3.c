@@ -59,7 +59,8 @@ PE_FN void stn_f16(uint16_t *p, F x, size_t n) {
     memcpy(p, buffer, n * sizeof *p);
 }
 PE_FN void sts_f32(float *p, F x) {
-    _mm256_stream_ps(p, x);
+    _mm_stream_ps(p, _mm256_castps256_ps128(x));
+    _mm_stream_ps(p + 4, _mm256_extractf128_ps(x, 1));
 }
 PE_FN void sts_f16(uint16_t *p, F x) {
     _mm_stream_si128((__m128i *)p, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
@@ -216,7 +217,7 @@ PE_FN void stn_f64(double *p, D x, size_t n) {
     _mm256_maskstore_pd(p, first(2 * n), x);
 }
 PE_FN void sts_f64(double *p, D x) {
-    _mm256_stream_pd(p, x);
+    sts_f32((float *)(void *)p, _mm256_castpd_ps(x));
 }
 PE_FN D d_add(D x, D y) {
     return _mm256_add_pd(x, y);

@@ -53,7 +53,8 @@ struct rows {
 };
 
 static size_t whole_lines(size_t bytes) {
-    return (bytes + PE_STREAM_ALIGNMENT - 1) / PE_STREAM_ALIGNMENT * PE_STREAM_ALIGNMENT;
+    size_t line = pe_stream_alignment(trial.dtype);
+    return (bytes + line - 1) / line * line;
 }
 
 static struct rows lay_out(int where, size_t n, size_t row_bytes, size_t unit, bool aligned) {
