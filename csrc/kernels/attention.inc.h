@@ -43,35 +43,20 @@ PE_FN void PE_WIDE(tally_step_)(const PE_T *x, double *by_offset, size_t n, D *s
 
 enum { PE_WIDE(VECTORS_) = PE_TALLY_LANES / DL, PE_WIDE(LINE_) = 64 / sizeof(PE_T) };
 
-enum { PE_WIDE(SEARCHED_) = 4 * 64 }; /* bytes at a time */
-
-PE_FN void PE_WIDE(tally_collect_)(const char *x, D *bits) {
-    for (int i = 0, at = 0; at < PE_WIDE(SEARCHED_); i++, at += (int)sizeof(D)) {
-        D found;
-        memcpy(&found, x + at, sizeof found);
-        bits[i % 4] = d_or(bits[i % 4], found);
-    }
-}
-
 /* Whether all bytes are zero: above the diagonal of a causal map, and outside a window, they are. A block of them adds
- * nothing, and this runs at the speed of memory. */
+ * nothing, and this runs at the speed of memory. A line at a time with its fetch: four lines of vectors at a time are 1.4
+ * times as fast in the second cache, and take 1.16 of the time of the whole check on maps in memory. */
 PE_FN int PE_WIDE(tally_nothing_)(const PE_T *x, size_t n, ptrdiff_t ahead) {
     if (n == 0 || x[0] != 0 || x[n - 1] != 0) return n == 0;
-    const char *at = (const char *)x, *end = (const char *)(x + n);
-    char rest[PE_WIDE(SEARCHED_)] = {0};
-    D bits[4] = {d_set(0.0), d_set(0.0), d_set(0.0), d_set(0.0)}; /* bits: -0.0 is no zero here */
-    uint64_t word[DL], any = 0;
-    for (; at + sizeof rest <= end; at += sizeof rest) {
-        for (size_t i = 0; i < sizeof rest; i += 64) PE_PREFETCH2(at + i + ahead);
-        PE_WIDE(tally_collect_)(at, bits);
+    uint64_t any = 0, word[8], rest[8] = {0}; /* bits: -0.0 is no zero here */
+    size_t i = 0;
+    for (; i + PE_WIDE(LINE_) <= n; i += PE_WIDE(LINE_)) {
+        PE_PREFETCH2((const char *)(x + i) + ahead);
+        memcpy(word, x + i, sizeof word);
+        for (int k = 0; k < 8; k++) any |= word[k];
     }
-    if (at < end) {
-        memcpy(rest, at, (size_t)(end - at));
-        PE_WIDE(tally_collect_)(rest, bits);
-    }
-    for (int i = 1; i < 4; i++) bits[0] = d_or(bits[0], bits[i]);
-    memcpy(word, &bits[0], sizeof word);
-    for (int k = 0; k < DL; k++) any |= word[k];
+    memcpy(rest, x + i, (n - i) * sizeof *x);
+    for (int k = 0; k < 8; k++) any |= rest[k];
     return any == 0;
 }
 
