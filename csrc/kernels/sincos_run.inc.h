@@ -113,7 +113,8 @@ PE_FN F run_least(const struct pe_sincos *job, size_t i, size_t n) {
     double first = job->position[0], last = fabs(job->position[job->rows - 1]), slow = first < 0 ? 0 : 0.75;
     P w = p_ld(job->inv_freq + i, n), least = p_abs(p_mul(p_set(job->scale), p_set(PE_RUN_LEAST)));
     F beyond = p_narrow(p_sub(p_mul(p_abs(w), p_set(last)), p_set(slow)));
-    return f_nonzero(p_narrow(w), f_blend(p_narrow(least), f_set(0x1p-120f), beyond));
+    F turns = p_narrow(p_mul(w, p_set(0x1p1000))); /* zero just where w is: float32 has no exponent for all that turn */
+    return f_nonzero(turns, f_blend(p_narrow(least), f_set(0x1p-120f), beyond));
 }
 
 /* the first row, and what is too small for it and its followers */

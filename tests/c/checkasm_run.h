@@ -25,10 +25,11 @@ static double draw_start(struct source *s) {
     return sign * floor((one_in(s, 2) ? 65536 : 0x1p30) * draw_unit(s));
 }
 
-/* a frequency; one in three takes some position of the run as near to quarter turns as a double can */
+/* a frequency; one in three takes some position of the run as near to quarter turns as a double can, a few are zero or have
+ * no float32 */
 static double draw_turning(struct source *s, double start) {
     double p = start + (double)draw(s, trial.rows), turns = floor(fabs(p) / 2 * draw_unit(s));
-    if (one_in(s, 20)) return 0;
+    if (one_in(s, 20)) return one_in(s, 2) ? 0 : ldexp(draw_unit(s), -(int)draw(s, 1070));
     return p != 0 && one_in(s, 3) ? turns * half_pi / p : draw_frequency(s, 1);
 }
 
