@@ -21,9 +21,9 @@ static void try_add(const struct pe_kernels *kernels, struct source *s) {
     size_t size = pe_itemsize(trial.dtype), table_size = trial.dtype == PE_F64 ? 8 : 4, n = trial.pairs;
     enum pe_dtype table_dtype = trial.dtype == PE_F64 ? PE_F64 : PE_F32;
     size_t together = 1 + draw(s, 5), all = trial.rows * together;
-    bool beside = one_in(s, 2); /* rows that go together follow each other, or lie as far apart as there are rows */
-    struct rows x = lay_out(0, all, n * size, size, trial.stream && trial.in_place);
-    struct rows y = trial.in_place ? x : lay_out(1, all, n * size, size, trial.stream);
+    bool beside = one_in(s, 2);
+    struct rows x, y;
+    lay_out_both(all, n * size, size, &x, &y);
     struct rows table = lay_out(2, trial.one_table_row ? 1 : trial.rows, n * table_size, table_size, false);
     clear(&x), clear(&y), clear(&table);
     fill(s, x.from, x.bytes / size, trial.dtype, trial.values);
@@ -31,10 +31,10 @@ static void try_add(const struct pe_kernels *kernels, struct source *s) {
     keep(&x), keep(&y);
     struct pe_add run = {.x = x.first,
                          .y = y.first,
-                         .x_step = x.step * (ptrdiff_t)(beside ? together : 1),
-                         .y_step = y.step * (ptrdiff_t)(beside ? together : 1),
-                         .x_apart = x.step * (ptrdiff_t)(beside ? 1 : trial.rows),
-                         .y_apart = y.step * (ptrdiff_t)(beside ? 1 : trial.rows),
+                         .x_step = group_step(&x, together, beside),
+                         .y_step = group_step(&y, together, beside),
+                         .x_apart = step_apart(&x, beside),
+                         .y_apart = step_apart(&y, beside),
                          .together = together,
                          .table = table.first,
                          .table_step = trial.one_table_row ? 0 : table.step,

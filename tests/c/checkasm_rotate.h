@@ -24,9 +24,9 @@ static void try_rotation(const struct pe_kernels *kernels, bool half, struct sou
     if (trial.stream) gap = whole_lines(gap);
     size_t row = half && trial.pairs ? gap + member : 2 * member, table_rows = trial.one_table_row ? 1 : trial.rows;
     size_t together = one_in(s, 2) ? 1 : 1 + draw(s, 5), all = trial.rows * together;
-    bool beside = one_in(s, 2); /* rows that go together follow each other, or lie as far apart as there are rows */
-    struct rows x = lay_out(0, all, row, size, trial.stream && trial.in_place);
-    struct rows y = trial.in_place ? x : lay_out(1, all, row, size, trial.stream);
+    bool beside = one_in(s, 2);
+    struct rows x, y;
+    lay_out_both(all, row, size, &x, &y);
     struct rows cos = lay_out(2, table_rows, trial.pairs * table_size, table_size, false);
     struct rows sin = lay_out(3, table_rows, trial.pairs * table_size, table_size, false);
     clear(&x), clear(&y), clear(&cos), clear(&sin);
@@ -37,10 +37,10 @@ static void try_rotation(const struct pe_kernels *kernels, bool half, struct sou
     keep(&x), keep(&y);
     struct pe_run run = {.x = x.first,
                          .y = y.first,
-                         .x_step = x.step * (ptrdiff_t)(beside ? together : 1),
-                         .y_step = y.step * (ptrdiff_t)(beside ? together : 1),
-                         .x_apart = x.step * (ptrdiff_t)(beside ? 1 : trial.rows),
-                         .y_apart = y.step * (ptrdiff_t)(beside ? 1 : trial.rows),
+                         .x_step = group_step(&x, together, beside),
+                         .y_step = group_step(&y, together, beside),
+                         .x_apart = step_apart(&x, beside),
+                         .y_apart = step_apart(&y, beside),
                          .together = together,
                          .cos = cos.first,
                          .sin = sin.first,

@@ -68,6 +68,22 @@ static struct rows lay_out(int where, size_t n, size_t row_bytes, size_t unit, b
     return r;
 }
 
+/* x and y of a trial, y at x where it is in place */
+static void lay_out_both(size_t n, size_t row_bytes, size_t unit, struct rows *x, struct rows *y) {
+    *x = lay_out(0, n, row_bytes, unit, trial.stream && trial.in_place);
+    *y = trial.in_place ? *x : lay_out(1, n, row_bytes, unit, trial.stream);
+}
+
+/* Rows that go together follow each other (beside), or lie as far apart as there are rows: bytes from one group to the next,
+ * and from row to row of a group. */
+static ptrdiff_t group_step(const struct rows *r, size_t together, bool beside) {
+    return r->step * (ptrdiff_t)(beside ? together : 1);
+}
+
+static ptrdiff_t step_apart(const struct rows *r, bool beside) {
+    return r->step * (ptrdiff_t)(beside ? 1 : trial.rows);
+}
+
 /* the rows and what lies close around them */
 static char *surroundings(const struct rows *r, size_t *bytes) {
     const struct guard *g = &memory[r->where];
