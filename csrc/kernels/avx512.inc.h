@@ -326,16 +326,3 @@ PE_FN int f_any_negative(F x) {
 PE_FN int d_any_negative(D x) {
     return _mm512_movepi64_mask(_mm512_castpd_si512(x)) != 0;
 }
-
-/* Streaming stores need whole, aligned lines: the ragged ends are stored plainly. */
-PE_KERNEL void stream(char *y, const char *x, size_t bytes) {
-    size_t head = (size_t)(-(uintptr_t)y & 63);
-    if (head > bytes) head = bytes;
-    memcpy(y, x, head);
-    size_t i = head;
-    for (; i + 64 <= bytes; i += 64) _mm512_stream_si512((__m512i *)(y + i), _mm512_loadu_si512(x + i));
-    memcpy(y + i, x + i, bytes - i);
-}
-PE_KERNEL void stream_end(void) {
-    _mm_sfence();
-}

@@ -21,7 +21,5 @@ const struct pe_kernels pe_kernels_x86_v4_bf16 = {
     .add = {[PE_BF16] = add_bf16},
     .line = {[PE_BF16] = line_bf16},
     .lookup = {[PE_BF16] = lookup_bf16},
-    .stream = stream,
-    .stream_end = stream_end,
 };
 #endif
