@@ -8,6 +8,7 @@ struct call {
     const pe_rows *rows;
     struct pe_tile tile;
     bool filled;
+    bool turning;          /* whether rows are made with `turns` */
     size_t turned;         /* the chunk of pairs that `turns` are of */
     struct pe_turns turns; /* where many rows are made */
 };
@@ -131,28 +132,20 @@ static void rotate_run(const struct pe_walk *walk, const struct pe_plan *plan, c
 
 /* ---- the walk ---- */
 
+/* Where many rows are made and positions count up, they are made one from another. */
 static void enter(struct pe_walk *walk, const struct pe_plan *plan, size_t batch, size_t j, size_t n,
                   struct pe_visit *run) {
     struct call *call = (struct call *)walk;
+    const pe_rows *rows = call->rows;
+    const struct pe_turns *turns = call->turning ? &call->turns : NULL;
     (void)plan;
-    if (!call->filled)
-        pe_tile_fill(walk->kernels, call->rows, NULL, batch, j, n, walk->first, walk->count, &call->tile);
+    if (turns && call->turned != walk->first) {
+        pe_turns_begin(walk->kernels, rows->freq, walk->tile_rows, walk->first, walk->count, rows->dtype, &call->turns);
+        call->turned = walk->first;
+    }
+    if (!call->filled) pe_tile_fill(walk->kernels, rows, turns, batch, j, n, walk->first, walk->count, &call->tile);
     call->filled = true;
     run->cos = call->tile.cos, run->sin = call->tile.sin, run->row_step = call->tile.step;
-}
-
-/* the same for tiles of many rows, made one from another where positions count up */
-static void enter_turned(struct pe_walk *walk, const struct pe_plan *plan, size_t batch, size_t j, size_t n,
-                         struct pe_visit *run) {
-    struct call *call = (struct call *)walk;
-    const pe_rows *rows = call->rows;
-    if (call->turned != walk->first)
-        pe_turns_begin(walk->kernels, rows->freq, walk->tile_rows, walk->first, walk->count, rows->dtype, &call->turns);
-    call->turned = walk->first;
-    if (!call->filled)
-        pe_tile_fill(walk->kernels, rows, &call->turns, batch, j, n, walk->first, walk->count, &call->tile);
-    call->filled = true;
-    enter(walk, plan, batch, j, n, run);
 }
 
 static void leave(struct pe_walk *walk, size_t batch, size_t j, size_t n) {
@@ -226,8 +219,8 @@ enum pe_status pe_rotate(const struct pe_kernels *kernels, const pe_rotation *ho
                                  .poll = poll,
                                  .context = context};
     call.rows = rows, call.filled = false;
-    if (rows->freq && pe_min(call.walk.seq, call.walk.tile_rows) >= PE_WORTH_TURNS)
-        call.walk.enter = enter_turned, call.turned = SIZE_MAX;
+    call.turning = rows->freq && pe_min(call.walk.seq, call.walk.tile_rows) >= PE_WORTH_TURNS;
+    call.turned = SIZE_MAX;
     bool stopped = pe_walk_all(&call.walk, rows->pairs, plans, n_plans);
     if (streamed) kernels->stream_end();
     return stopped ? PE_STOPPED : PE_OK;
