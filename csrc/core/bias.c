@@ -177,7 +177,7 @@ static void see_run(struct pe_bias_call *c, const struct term *term, uint32_t ki
         return;
     }
     for (size_t most = PIECE_BYTES / c->size, i = 0; i < n; i += most) {
-        size_t part = min_size(most, n - i);
+        size_t part = pe_min(most, n - i);
         const char *from = c->zeros;
         char *to = y + (ptrdiff_t)i * c->y_key;
         if (c->x) from = x + (ptrdiff_t)i * c->x_key;
@@ -275,8 +275,8 @@ static bool do_tiles(struct pe_bias_call *c, const struct pe_place *place) {
     for (size_t t = 0; t < across * down; t++) {
         tile->i = c->rows * (place ? t % down : t / across);
         tile->j = c->columns * (place ? t / down : t % across);
-        tile->rows = min_size(c->rows, c->queries - tile->i);
-        tile->columns = min_size(c->columns, c->keys - tile->j);
+        tile->rows = pe_min(c->rows, c->queries - tile->i);
+        tile->columns = pe_min(c->columns, c->keys - tile->j);
         if (place == NULL) {
             if (do_tile(c)) return true;
         } else {

@@ -4,10 +4,6 @@
 
 #include "posenc.h"
 
-static inline size_t min_size(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-
 /* What becomes of a run of keys. The slope of a seen one is that of u < 0 (PE_RUN_LOW) or u >= 0. */
 enum pe_run_kind { PE_RUN_SKIP, PE_RUN_MASK, PE_RUN_LOW, PE_RUN_HIGH };
 struct pe_seen {

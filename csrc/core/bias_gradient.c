@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "bias.h"
+#include "rows.h"
 
 enum { LANES = 16, POLL_BYTES = 1 << 20 };
 
@@ -108,7 +109,7 @@ enum pe_status pe_bias_gradient(const pe_bias *bias, const pe_view *g, double *s
     for (tile->batch = 0; tile->batch < batches; tile->batch++)
         for (tile->i = 0; tile->i < queries; tile->i += rows)
             for (tile->j = 0; tile->j < keys; tile->j += columns) {
-                tile->rows = min_size(rows, queries - tile->i), tile->columns = min_size(columns, keys - tile->j);
+                tile->rows = pe_min(rows, queries - tile->i), tile->columns = pe_min(columns, keys - tile->j);
                 if (sum_tile(&d)) return PE_STOPPED;
             }
     return PE_OK;

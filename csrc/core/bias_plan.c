@@ -56,14 +56,14 @@ void pe_bias_plan(struct pe_bias_call *c, const struct pe_kernels *kernels, cons
     bool listed = c->method == LINE_LISTED || c->method == GATHERED || c->method == LISTED;
     pe_bias_tile_begin(bias, listed, c->queries, c->keys, &c->tile);
     if (c->method == DIAGONALS) { /* the vector of a tile fits */
-        c->tile.columns = min_size(c->tile.columns, DIAGONAL / 2);
-        c->tile.rows = min_size(c->queries, DIAGONAL - c->tile.columns + 1);
+        c->tile.columns = pe_min(c->tile.columns, DIAGONAL / 2);
+        c->tile.rows = pe_min(c->queries, DIAGONAL - c->tile.columns + 1);
     }
     if (c->method == RELATIVE) {
         bool wide = c->dtype == PE_F64;
         struct pe_relative_size size =
             bias->grid ? pe_grid_size_of(bias->grid, wide) : pe_relative_size_of(wide, c->tile.counted);
-        c->tile.columns = min_size(c->keys, size.columns), c->tile.rows = min_size(c->queries, size.rows);
+        c->tile.columns = pe_min(c->keys, size.columns), c->tile.rows = pe_min(c->queries, size.rows);
         c->value_step = size.columns;
     }
     size_t batch = y->ndim >= 4 ? (size_t)y->shape[0] : 1, heads = y->ndim >= 3 ? (size_t)y->shape[y->ndim - 3] : 1;

@@ -7,6 +7,7 @@
 
 #include "../kernels/half.h"
 #include "bias.h"
+#include "rows.h"
 
 double pe_load(const char *p, enum pe_dtype dtype) {
     switch (dtype) {
@@ -34,8 +35,8 @@ void pe_bias_tile_begin(const pe_bias *bias, bool listed, size_t queries, size_t
     tile->batch = tile->i = tile->j = 0;
     tile->counted = is_counted(bias);
     listed |= !tile->counted;
-    tile->columns = min_size(keys, listed ? PE_LISTED_WIDTH : PE_COUNTED_WIDTH);
-    tile->rows = min_size(queries, listed && keys ? PE_LISTED / tile->columns : queries);
+    tile->columns = pe_min(keys, listed ? PE_LISTED_WIDTH : PE_COUNTED_WIDTH);
+    tile->rows = pe_min(queries, listed && keys ? PE_LISTED / tile->columns : queries);
 }
 
 /* ---- runs ---- */

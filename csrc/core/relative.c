@@ -12,6 +12,7 @@
 
 #include "../kernels/half.h"
 #include "bias.h"
+#include "rows.h"
 
 enum {
     ROWS = 64,     /* of a tile */
@@ -96,7 +97,7 @@ static void fill_products(const struct pe_kernels *kernels, const pe_projected *
     int64_t first = p->origin + u - (int64_t)last; /* what the last query of the tile meets first */
     memset(values, 0, ROWS * COLUMNS * sizeof *values);
     for (size_t at = 0; at < dimensions; at += DEPTH) {
-        size_t depth = min_size(DEPTH, dimensions - at);
+        size_t depth = pe_min(DEPTH, dimensions - at);
         turn_rows(kernels, p->rows, place, first, at, depth, columns);
         for (size_t r = 0; r < tile->rows; r++) {
             load_query(kernels, p, place, tile->i + r, at, depth, query);

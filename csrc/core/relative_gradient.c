@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "bias.h"
+#include "rows.h"
 
 enum { ROWS = 32, COLUMNS = 128, DEPTH = 32, WINDOW = COLUMNS + ROWS, POLL_BYTES = 1 << 20 };
 
@@ -96,7 +97,7 @@ static void sum_rows(struct sums *s, const struct pe_place *place, int64_t first
                                    .b = s->query + r * DEPTH,
                                    .b_step = DEPTH,
                                    .n = depth,
-                                   .count = min_size(tile->rows - r, tile->columns - c)};
+                                   .count = pe_min(tile->rows - r, tile->columns - c)};
         s->kernels->weigh_f64(&job);
     }
 }
@@ -107,7 +108,7 @@ static void sum_products(struct sums *s, const struct pe_place *place) {
     size_t dimensions = (size_t)p->query->shape[p->query->ndim - 1], last = tile->rows - 1;
     int64_t first = p->origin + pe_bias_distance(s->bias, &s->tile, 0, 0) - (int64_t)last;
     for (size_t at = 0; at < dimensions; at += DEPTH) {
-        size_t depth = min_size(DEPTH, dimensions - at);
+        size_t depth = pe_min(DEPTH, dimensions - at);
         for (size_t w = 0; w < last + tile->columns; w++)
             load_row(s->rows + w * DEPTH, p->rows, place, first + (int64_t)w, at, depth);
         for (size_t r = 0; r < tile->rows; r++) {
@@ -131,7 +132,7 @@ static void sum_products_listed(struct sums *s, const struct pe_place *place) {
     const struct pe_bias_tile *tile = &s->tile;
     size_t dimensions = (size_t)p->query->shape[p->query->ndim - 1];
     for (size_t at = 0; at < dimensions; at += DEPTH) {
-        size_t depth = min_size(DEPTH, dimensions - at);
+        size_t depth = pe_min(DEPTH, dimensions - at);
         for (size_t r = 0; r < tile->rows; r++) {
             load_query(s, place, r, at, depth);
             for (size_t c = 0; c < tile->columns; c++) {
@@ -181,7 +182,7 @@ enum pe_status pe_relative_gradient(const struct pe_kernels *kernels, const pe_b
     for (tile->batch = 0; tile->batch < batches; tile->batch++)
         for (tile->i = 0; tile->i < queries; tile->i += ROWS)
             for (tile->j = 0; tile->j < keys; tile->j += COLUMNS) {
-                tile->rows = min_size(ROWS, queries - tile->i), tile->columns = min_size(COLUMNS, keys - tile->j);
+                tile->rows = pe_min(ROWS, queries - tile->i), tile->columns = pe_min(COLUMNS, keys - tile->j);
                 if (sum_tile(&s, poll, context, &polled)) return PE_STOPPED;
             }
     return PE_OK;
