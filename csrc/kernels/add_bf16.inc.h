@@ -8,8 +8,24 @@ PE_FN void add_step_bf16(const uint16_t *x, uint16_t *y, const float *t, F s, si
     bf16_store(y, w_pack(f_add(f_even(w), f_mul(s, even)), f_add(f_odd(w), f_mul(s, odd))), n, stream);
 }
 
-/* as in add.inc.h */
-PE_FN void add_piece_bf16(const struct pe_add *run, size_t i, F s, size_t n, int stream) {
+/* as in add.inc.h, both */
+PE_FN void add_whole_bf16(const struct pe_add *run, size_t i, F s, int stream) {
+    const char *x = run->x + i * sizeof(uint16_t);
+    char *y = run->y + i * sizeof(uint16_t);
+    F even[PE_ADD_VECTORS], odd[PE_ADD_VECTORS];
+    for (size_t v = 0; v < PE_ADD_VECTORS; v++) {
+        bf16_tables((const float *)run->table + i + v * 2 * FL, 2 * FL, &even[v], &odd[v]);
+        even[v] = f_mul(s, even[v]), odd[v] = f_mul(s, odd[v]);
+    }
+    for (size_t k = 0; k < run->together; k++, x += run->x_apart, y += run->y_apart)
+        for (size_t at = 0, v = 0; v < PE_ADD_VECTORS; v++, at += 2 * FL) {
+            W w = bf16_load((const uint16_t *)x + at, 2 * FL);
+            W sum = w_pack(f_add(f_even(w), even[v]), f_add(f_odd(w), odd[v]));
+            bf16_store((uint16_t *)y + at, sum, 2 * FL, stream);
+        }
+}
+
+PE_FN void add_rest_bf16(const struct pe_add *run, size_t i, F s, size_t n, int stream) {
     const char *x = run->x + i * sizeof(uint16_t);
     char *y = run->y + i * sizeof(uint16_t);
     const float *t = (const float *)run->table + i;
@@ -27,8 +43,8 @@ PE_FN void add_rows_bf16(struct pe_add run, int stream) {
     F s = f_set((float)run.scale);
     for (size_t j = 0; j < run.rows; j++, run.x += run.x_step, run.y += run.y_step, run.table += run.table_step) {
         size_t i = 0;
-        for (; i + PIECE <= run.n; i += PIECE) add_piece_bf16(&run, i, s, PIECE, stream);
-        if (i < run.n) add_piece_bf16(&run, i, s, run.n - i, stream);
+        for (; i + PIECE <= run.n; i += PIECE) add_whole_bf16(&run, i, s, stream);
+        if (i < run.n) add_rest_bf16(&run, i, s, run.n - i, stream);
     }
 }
 
