@@ -61,10 +61,12 @@ class BuildExt(build_ext):
         super().build_extensions()
 
     def _compile_side_by_side(self) -> None:
-        """One process a file, as many as there are processors: the kernels of a level take as long as all the rest."""
+        """One process a file, as many as there are processors; kernels first, a level takes as long as all the rest."""
         compile_all = self.compiler.compile
 
         def compile_each(sources: list[str], **options: Any) -> list[str]:
+            # setuptools has sorted them by name
+            sources = sorted(sources, key=lambda source: "kernels" not in source)
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 objects = list(pool.map(lambda source: compile_all([source], **options), sources))
             return [name for names in objects for name in names]
@@ -76,8 +78,7 @@ setup(
     ext_modules=[
         Extension(
             "posenc._core",
-            # kernels first, and of them scalar.c with its lanes in loops: they take longest
-            sources=[path for room in ("kernels", "core", "bind") for path in sorted(glob(f"csrc/{room}/*.c"))],
+            sources=sorted(glob("csrc/*/*.c")),
             depends=sorted(glob("csrc/*/*.h")),
             include_dirs=[numpy.get_include()],
             define_macros=LIMITED_API,

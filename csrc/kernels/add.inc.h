@@ -46,7 +46,7 @@ PE_FN void PE_NAME(add_rows)(struct pe_add run, int stream) {
 }
 
 PE_KERNEL void PE_NAME(add)(const struct pe_add *run) {
-    if (run->stream)
+    if (PE_CASES && run->stream)
         PE_NAME(add_rows)(*run, 1);
     else
         PE_NAME(add_rows)(*run, 0);

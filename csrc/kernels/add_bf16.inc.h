@@ -49,7 +49,7 @@ PE_FN void add_rows_bf16(struct pe_add run, int stream) {
 }
 
 PE_KERNEL void add_bf16(const struct pe_add *run) {
-    if (run->stream)
+    if (PE_CASES && run->stream)
         add_rows_bf16(*run, 1);
     else
         add_rows_bf16(*run, 0);

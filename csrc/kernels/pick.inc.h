@@ -46,7 +46,7 @@ PE_KERNEL void PE_PICK(pick_down_)(const struct pe_pick_down *given) {
     }
 }
 
-/* keys, add and moves are constants wherever this is expanded */
+/* With PE_CASES keys, add and moves are constants wherever this is expanded */
 PE_FN void PE_PICK(across_step_)(const struct pe_pick_across *job, size_t i, F entry, size_t n, int keys, int add,
                                  int moves) {
     if (moves) {
@@ -73,7 +73,9 @@ PE_FN void PE_PICK(across_loop_)(const struct pe_pick_across *given, F entry, in
 }
 
 PE_FN void PE_PICK(across_)(const struct pe_pick_across *job, F entry, int moves) {
-    if (job->keys && job->x)
+    if (!PE_CASES)
+        PE_PICK(across_loop_)(job, entry, job->keys != NULL, job->x != NULL, moves);
+    else if (job->keys && job->x)
         PE_PICK(across_loop_)(job, entry, 1, 1, moves);
     else if (job->keys)
         PE_PICK(across_loop_)(job, entry, 1, 0, moves);

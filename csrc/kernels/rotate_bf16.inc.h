@@ -81,7 +81,7 @@ PE_FN void half_row_bf16(const struct pe_run *run, const char *x, char *y, const
                          size_t pairs, int stream) {
     size_t i = 0;
 #define PE_STEP(vectors, n, stream) half_step_bf16(run, x + 2 * i, y + 2 * i, cos + i, sin + i, vectors, n, stream)
-    for (; i + USUAL_PAIRS <= pairs; i += USUAL_PAIRS) PE_STEP(HALF_VECTORS, PE_W_LANES, stream);
+    for (; PE_CASES && i + USUAL_PAIRS <= pairs; i += USUAL_PAIRS) PE_STEP(HALF_VECTORS, PE_W_LANES, stream);
     for (; i + PE_W_LANES <= pairs; i += PE_W_LANES) PE_STEP(1, PE_W_LANES, stream);
     if (i < pairs) PE_STEP(1, pairs - i, 0);
 #undef PE_STEP
@@ -111,7 +111,7 @@ PE_FN void interleaved_row_bf16(const struct pe_run *run, const char *x, char *y
     size_t i = 0;
 #define PE_STEP(vectors, n, stream) \
     interleaved_step_bf16(run, x + 4 * i, y + 4 * i, cos + i, sin + i, vectors, n, stream)
-    for (; i + USUAL_PAIRS <= pairs; i += USUAL_PAIRS) PE_STEP(WHOLE_VECTORS, PE_W_LANES, stream);
+    for (; PE_CASES && i + USUAL_PAIRS <= pairs; i += USUAL_PAIRS) PE_STEP(WHOLE_VECTORS, PE_W_LANES, stream);
     for (; i + FL <= pairs; i += FL) PE_STEP(1, PE_W_LANES, stream);
     if (i < pairs) PE_STEP(1, 2 * (pairs - i), 0);
 #undef PE_STEP
@@ -137,18 +137,18 @@ PE_FN void fetch_row_bf16(const struct pe_run *run, const char *x) {
     } while (0)
 
 PE_KERNEL void half_bf16(const struct pe_run *run) {
-    if (run->stream)
+    if (PE_CASES && run->stream)
         PE_RUN(half_row_bf16, run->pairs, 1);
-    else if (run->pairs == USUAL_PAIRS) /* without loops within a head: a tenth less time */
+    else if (PE_CASES && run->pairs == USUAL_PAIRS) /* without loops within a head: a tenth less time */
         PE_RUN(half_row_bf16, USUAL_PAIRS, 0);
     else
         PE_RUN(half_row_bf16, run->pairs, 0);
 }
 
 PE_KERNEL void interleaved_bf16(const struct pe_run *run) {
-    if (run->stream)
+    if (PE_CASES && run->stream)
         PE_RUN(interleaved_row_bf16, run->pairs, 1);
-    else if (run->pairs == USUAL_PAIRS)
+    else if (PE_CASES && run->pairs == USUAL_PAIRS)
         PE_RUN(interleaved_row_bf16, USUAL_PAIRS, 0);
     else
         PE_RUN(interleaved_row_bf16, run->pairs, 0);

@@ -93,7 +93,7 @@ PE_FN void sincos_quadrant_f64(P kk, P *cos, P *sin) {
 }
 
 /* float64 results. Returns the test of cancellation, negative where it happened. */
-PE_FN P sincos_step_f64(P position, P inv_freq, P *cos, P *sin) {
+PE_APART P sincos_step_f64(P position, P inv_freq, P *cos, P *sin) {
     P hi = p_mul(position, inv_freq), lo = p_fms(position, inv_freq, hi), tail;
     P magic = p_set(PE_MAGIC), kk = p_fma(hi, p_set(PE_TWO_OVER_PI), magic), k = p_sub(kk, magic);
     P r = sincos_reduce_tail(hi, lo, k, &tail), z = p_mul(r, r);
@@ -160,8 +160,8 @@ PE_FN void sincos_store_pairs(float *cos, float *sin, F c, F s, size_t i, size_t
 }
 
 /* A piece of a row of float32. A local copy of the job stays in registers: the stores might alias the caller's. */
-PE_FN F sincos_pairs_f32(struct pe_sincos job, const struct sincos_turns *turns, P position, float *cos, float *sin,
-                         size_t i, size_t n, enum sincos_form form, int scaled) {
+PE_APART F sincos_pairs_f32(struct pe_sincos job, const struct sincos_turns *turns, P position, float *cos, float *sin,
+                            size_t i, size_t n, enum sincos_form form, int scaled) {
     P c, s, kk;
     if (job.each) position = p_ld(job.each + i, n);
     if (job.as_float32) {

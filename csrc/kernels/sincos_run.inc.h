@@ -90,20 +90,20 @@ PE_FN void run_pairs(struct sincos_run *run, size_t row, size_t count, size_t i,
 }
 
 /* one row's piece as the other kernels make it */
-PE_FN void run_alone(const struct sincos_run *run, size_t row, size_t i, size_t n, enum sincos_form form, int scaled) {
+PE_FN void run_alone(const struct sincos_run *run, size_t row, size_t i, size_t n, enum sincos_form form) {
     const struct pe_sincos *job = &run->job;
     float *cos, *sin;
     run_row(run, row, i, form, &cos, &sin);
-    F cancelled = sincos_pairs_f32(*job, &run->turns, p_set(job->position[row]), cos, sin, i, n, form, scaled);
+    F cancelled = sincos_pairs_f32(*job, &run->turns, p_set(job->position[row]), cos, sin, i, n, form, 1);
     if (PE_UNLIKELY(f_any_negative(cancelled))) pe_sincos_mend_row(*job, row, form);
 }
 
-PE_FN void run_again(const struct sincos_run *run, size_t row, enum sincos_form form, int scaled) {
+PE_FN void run_again(const struct sincos_run *run, size_t row, enum sincos_form form) {
     size_t pairs = run->job.pairs;
     for (size_t i = 0; i < pairs; i += PL) {
         size_t j = row;
         for (unsigned again = run->again[i / PL]; again; again >>= 1, j++)
-            if (again & 1) run_alone(run, j, i, pairs - i < PL ? pairs - i : PL, form, scaled);
+            if (again & 1) run_alone(run, j, i, pairs - i < PL ? pairs - i : PL, form);
     }
 }
 
@@ -135,7 +135,7 @@ PE_FN void run_begin(struct sincos_run *run) {
     }
 }
 
-PE_FN void run_block(struct sincos_run *run, enum sincos_form form, int scaled) {
+PE_FN void run_block(struct sincos_run *run, enum sincos_form form) {
     size_t pairs = run->job.pairs, rows = run->job.rows, whole = pairs / PL * PL;
     run_begin(run);
     for (size_t j = 0; j < rows; j += RUN_STRIP) {
@@ -145,11 +145,11 @@ PE_FN void run_block(struct sincos_run *run, enum sincos_form form, int scaled) 
         else
             for (size_t i = 0; i < whole; i += PL) run_pairs(run, j, count, i, PL, form);
         if (whole < pairs) run_pairs(run, j, count, whole, pairs - whole, form);
-        run_again(run, j, form, scaled);
+        run_again(run, j, form);
     }
 }
 
-PE_FN void run_rows(const struct pe_sincos_run *given, enum sincos_form form, int scaled) {
+PE_FN void run_rows(const struct pe_sincos_run *given, enum sincos_form form) {
     struct sincos_run run;
     run.turn_step = given->turn_step, run.below = RUN_STRIP * given->rows.sin_step;
     size_t size = (form == SINCOS_ZIP ? 2 : 1) * sizeof(float);
@@ -158,22 +158,15 @@ PE_FN void run_rows(const struct pe_sincos_run *given, enum sincos_form form, in
         run.job.each = NULL, run.job.as_float32 = 0, run.job.inv_freq += i;
         run.job.pairs = given->rows.pairs - i < SINCOS_BLOCK ? given->rows.pairs - i : SINCOS_BLOCK;
         run.job.cos += i * size, run.job.sin += i * size;
-        run_block(&run, form, scaled);
+        run_block(&run, form);
     }
-}
-
-PE_FN void run_scaled(const struct pe_sincos_run *run, enum sincos_form form) {
-    if (PE_CASES && run->rows.scale == 1)
-        run_rows(run, form, 0);
-    else
-        run_rows(run, form, 1);
 }
 
 PE_KERNEL void sincos_run(const struct pe_sincos_run *run) {
     if (!PE_CASES)
-        run_scaled(run, run->zipped ? SINCOS_ZIP : SINCOS_F32);
+        run_rows(run, run->zipped ? SINCOS_ZIP : SINCOS_F32);
     else if (run->zipped)
-        run_scaled(run, SINCOS_ZIP);
+        run_rows(run, SINCOS_ZIP);
     else
-        run_scaled(run, SINCOS_F32);
+        run_rows(run, SINCOS_F32);
 }

@@ -1,8 +1,13 @@
 /* The last include of an ISA's file: instantiates the templates and fills its table of kernels.
  *
  * Needs everything the templates name, PE_KERNELS (the table's symbol), PE_ISA_NAME, PE_CASES (1 where common cases get
- * loops of their own, 0 where one loop does for all), and stream and stream_end.
+ * loops of their own, 0 where one loop does for all), and stream and stream_end. May define PE_APART, attributes of long
+ * functions that are worth a call.
  */
+#ifndef PE_APART
+#define PE_APART PE_FN
+#endif
+
 #define PE_E     f32
 #define PE_T     float
 #define PE_V     f
