@@ -28,10 +28,10 @@ FLAGS = {
     # -O3 by ourselves: some Pythons hand extensions -O2, which costs a factor of 3. Contraction changes bits.
     # No debug information: it would name the build's temporary folders, and two builds would differ.
     "unix": ["-std=c11", "-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", *WARNINGS, *HARDENING],
-    "msvc": ["/std:c11", "/O2", "/fp:precise", "/W3"],
+    "msvc": ["/std:c11", "/experimental:c11atomics", "/O2", "/fp:precise", "/W3"],
 }
 LINK = {
-    "unix": ["-Wl,-z,relro,-z,now,-z,noexecstack"] if sys.platform == "linux" else [],
+    "unix": ["-pthread", "-Wl,-z,relro,-z,now,-z,noexecstack"] if sys.platform == "linux" else ["-pthread"],
     "msvc": [],
 }
 

@@ -67,7 +67,6 @@ class Fuzzer:
         split = self.choose.maybe(0.1)
         runtime.SPLIT_BYTES = 64 if split else 4 << 20
         Rope.__call__ = _core.rotate_call(Rope.__call__, Rope._fixed_spec, runtime.SPLIT_BYTES)  # type: ignore[method-assign]
-        runtime.SLICE_BYTES = self.choose.pick((128, 4096)) if split else 8 << 20
         posenc.set_num_threads(self.choose.pick((1, 2, 3)) if split else 1)
 
     def make(self, call: Call) -> Any:

@@ -79,11 +79,11 @@ class Watched:
 
     def add(self, term: Any, out: Any = None) -> Any:
         inf = float("inf")
-        return _core.add_bias(self.x, out, (None, None, 1), (0, inf, inf, 0.0), term, 2**40, False)
+        return _core.add_bias(self.x, out, (None, None, 1), (0, inf, inf, 0.0), term, 2**40, 1)
 
     def gradient(self, term: Any, first: Any, second: Any) -> Any:
         inf = float("inf")
-        return _core.relative_gradient(self.x, (None, None, 1), (0, inf, inf, 0.0), term, first, second)
+        return _core.relative_gradient(self.x, (None, None, 1), (0, inf, inf, 0.0), term, first, second, 2**40, 1)
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["success", "error"])

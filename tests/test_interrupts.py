@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
-from typing import Any
 
 import pytest
 
 from conftest import run_python
-from posenc import runtime
 
 INTERRUPT = """
 import json, os, signal, sys, threading, time
@@ -47,11 +43,11 @@ def table(n):
 
 def positions(n):        # deferred before any work: what takes time is their check
     x, at = np.broadcast_to(np.float16(1), (n, 2)), np.broadcast_to(np.int64(3), n)
-    return lambda: _core.rotate(rope._spec, x, None, None, at, 0, -2, 0, False)
+    return lambda: _core.rotate(rope._spec, x, None, None, at, 0, -2, 0, 1)
 
 def rows(n):
     x, at = np.broadcast_to(np.float16(1), (n, 2)), np.broadcast_to(np.int64(3), n)
-    return lambda: _core.apply(x, *rope.table(4), None, at, 0, -2, 0, 0, False, 0, False)
+    return lambda: _core.apply(x, *rope.table(4), None, at, 0, -2, 0, 0, False, 0, 1)
 
 def biases(n):
     x = np.ones((1, n // 64, 64), np.float16)
@@ -115,50 +111,3 @@ def test_interrupts_are_answered(count: int) -> None:
         assert sorted(answers)[1] < PROMISE + TOLERANCE, f"{name}: {found[name]}"
     assert found["next call"]
     assert found["next large call"]
-
-
-def interrupt_at(event: int, done: list[int]) -> int | None:
-    """Interrupt a split call before the given line that its own code runs on this thread.
-
-    Return how many of its parts had been done when KeyboardInterrupt came out, or None if the call has fewer lines.
-    """
-    count = 0
-
-    def line(frame: Any, kind: str, argument: object) -> Any:
-        nonlocal count
-        count += kind == "line"
-        if count == event:
-            count += 1
-            raise KeyboardInterrupt
-        return line
-
-    def enter(frame: Any, kind: str, argument: object) -> Any:
-        return line if frame.f_code.co_filename == runtime.__file__ else None
-
-    def part(i: int) -> None:
-        time.sleep(0.001)
-        done.append(i)
-
-    before = sys.gettrace()
-    sys.settrace(enter)
-    try:
-        runtime.run_parts(part, 6, 3)
-    except KeyboardInterrupt:
-        return len(done)
-    finally:
-        sys.settrace(before)
-    return None
-
-
-def test_no_part_runs_after_an_interrupt() -> None:
-    """Wherever the interrupt strikes, nobody writes into the caller's arrays once it has come out."""
-    runtime.run_parts(lambda i: None, 6, 3)  # workers are there
-    for event in range(1, 500):
-        done: list[int] = []
-        reported = interrupt_at(event, done)
-        if reported is None:
-            assert event > 20
-            return
-        time.sleep(0.005)
-        assert len(done) == reported, f"interrupted at line {event}, {len(done) - reported} parts were done afterwards"
-    pytest.fail("the call never ended")

@@ -34,7 +34,10 @@ MAY_INCLUDE = {
     ),
     "core": (
         {"core", "kernels"},
-        {"stdint.h", "stddef.h", "stdbool.h", "math.h", "string.h", "cpuid.h", "intrin.h"},
+        {
+            *("stdint.h", "stddef.h", "stdbool.h", "math.h", "string.h", "cpuid.h", "intrin.h", "immintrin.h"),
+            *("stdatomic.h", "pthread.h", "signal.h", "time.h", "windows.h"),  # of the pool of threads
+        },
     ),
     "bind": (
         {"bind", "core"},

@@ -51,32 +51,32 @@ class Watched:
         self.inv_freq, self.axes = np.ones(4), np.zeros(4, np.int64)
         self.spec = _core.spec(self.inv_freq, None, 0, 8, 0, 1.0, False)
         self.rope, self.pair = posenc.Rope(8, layout="half"), (self.x, self.k)
-        self.cos, self.sin = _core.table(self.spec, 16, False, None, 2**40, False)
+        self.cos, self.sin = _core.table(self.spec, 16, False, None, 2**40, 1)
         self.out = (np.empty((4, 4), np.float32), np.empty((4, 4), np.float32))
 
     def references(self) -> list[int]:
         return [sys.getrefcount(value) for value in vars(self).values()]
 
     def rotate(self, q: Any, k: Any = None, out: Any = None, rows: Any = None, offset: Any = 0, axis: Any = -2) -> Any:
-        return _core.rotate(self.spec, q, k, out, rows, offset, axis, 2**40, False)
+        return _core.rotate(self.spec, q, k, out, rows, offset, axis, 2**40, 1)
 
     def apply(self, x: Any, cos: Any, sin: Any, out: Any = None, rows: Any = None, offset: Any = 0) -> Any:
-        return _core.apply(x, cos, sin, out, rows, offset, -2, 0, 0, False, 2**40, False)
+        return _core.apply(x, cos, sin, out, rows, offset, -2, 0, 0, False, 2**40, 1)
 
     def add(self, x: Any, table: Any, out: Any = None, rows: Any = None, offset: Any = 0, scale: Any = 1.0) -> Any:
-        return _core.add(x, table, out, rows, offset, -2, scale, 3, 2**40, False)
+        return _core.add(x, table, out, rows, offset, -2, scale, 3, 2**40, 1)
 
     def sum(self, x: Any, out: Any = None, rows: Any = None, offset: Any = 0) -> Any:
-        return _core.add_sinusoid(self.spec, 0, x, out, rows, offset, -2, 1.0, None, 2**40, False)
+        return _core.add_sinusoid(self.spec, 0, x, out, rows, offset, -2, 1.0, None, 2**40, 1)
 
     def scatter(self, grad: Any, out: Any, rows: Any = None, offset: Any = 0) -> Any:
-        return _core.scatter(grad, out, rows, offset, -2, 1.0, None, 2**40)
+        return _core.scatter(grad, out, rows, offset, -2, 1.0, None, 2**40, 1)
 
     def sines(self, positions: Any, out: Any = None, wide: bool = False) -> Any:
-        return _core.sinusoid(self.spec, 1, positions, wide, out, 3, 2**40, False)
+        return _core.sinusoid(self.spec, 1, positions, wide, out, 3, 2**40, 1)
 
     def table(self, positions: Any, out: Any = None, wide: bool = False) -> Any:
-        return _core.table(self.spec, positions, wide, out, 2**40, False)
+        return _core.table(self.spec, positions, wide, out, 2**40, 1)
 
 
 def rotate_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[[], object]]]:
@@ -88,7 +88,7 @@ def rotate_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[
         lambda: w.rotate(w.half, rows=w.narrow),
         lambda: w.rotate(w.brain, rows=w.rows),
         lambda: w.rotate(w.x, offset=w.offsets),
-        lambda: _core.rotate(w.spec, w.x, None, None, None, 0, -2, 0, False),
+        lambda: _core.rotate(w.spec, w.x, None, None, None, 0, -2, 0, 1),
         lambda: w.rope(w.x, w.k, offset=1000, out=w.pair),
         lambda: w.rope(w.x, inverse=True),
         lambda: _core.rotate_call(posenc.Rope.__call__, posenc.Rope._fixed_spec, 1000),
@@ -111,7 +111,7 @@ def rotate_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[
         lambda: w.rotate(w.x, offset=2**70),
         lambda: w.rotate(w.x, axis=9),
         lambda: w.rotate(w.x, axis="1"),
-        lambda: _core.rotate(w.x, w.x, None, None, None, 0, -2, 0, False),
+        lambda: _core.rotate(w.x, w.x, None, None, None, 0, -2, 0, 1),
         lambda: _core.rotate(w.x),
         lambda: w.rope(w.x, w.k, out=(w.x, w.integers)),
         lambda: w.rope(w.x, offset=0, axis=9),
@@ -147,15 +147,15 @@ def gradient_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callabl
     cos, sin = np.zeros((4, 4)), np.zeros((4, 4), np.float32)
 
     def rotate(x: Any, grad: Any, *wanted: Any, rows: Any = None) -> object:
-        return _core.rotate_gradient(w.spec, x, grad, rows, 0, -2, *wanted, 2**40)
+        return _core.rotate_gradient(w.spec, x, grad, rows, 0, -2, *wanted, 2**40, 1)
 
     def table(x: Any, grad: Any, *wanted: Any) -> object:
-        return _core.table_gradient(x, grad, *wanted, -2, 0, 0, False, 2**40)
+        return _core.table_gradient(x, grad, *wanted, -2, 0, 0, False, 2**40, 1)
 
     right = [
         lambda: rotate(w.x, w.x, total, places),
         lambda: rotate(w.brain, w.brain, total, None, rows=w.narrow),
-        lambda: _core.rotate_gradient(w.spec, w.x, w.x, None, 0, -2, total, None, 0),
+        lambda: _core.rotate_gradient(w.spec, w.x, w.x, None, 0, -2, total, None, 0, 1),
         lambda: table(w.x, w.y, cos, sin),
     ]
     wrong = [
@@ -180,10 +180,10 @@ def bias_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[[]
     looked_up = (table, "nh", index, -2, 1.0)
 
     def add(x: Any, out: Any = None, where: Any = here, term: Any = slopes) -> object:
-        return _core.add_bias(x, out, where, mask, term, 2**40, False)
+        return _core.add_bias(x, out, where, mask, term, 2**40, 1)
 
     def gradient(x: Any, where: Any = here, term: Any = slopes) -> object:
-        return _core.bias_gradient(x, where, mask, term, np.zeros((3, 4)))
+        return _core.bias_gradient(x, where, mask, term, np.zeros((3, 4)), 2**40, 1)
 
     right = [
         lambda: add(w.x),
@@ -192,7 +192,7 @@ def bias_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[[]
         lambda: add(w.x, w.y, (w.narrow, None, 0), looked_up),
         lambda: add(None, w.y, term=looked_up),
         lambda: add(w.brain, term=None),
-        lambda: _core.add_bias(w.x, None, here, mask, slopes, 0, False),
+        lambda: _core.add_bias(w.x, None, here, mask, slopes, 0, 1),
         lambda: gradient(w.x),
         lambda: gradient(w.x, (w.narrow, None, 0), looked_up),
     ]
@@ -222,7 +222,7 @@ def table_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[[
         lambda: w.table(4),
         lambda: w.table(w.narrow, wide=True),
         lambda: w.table(w.rows, w.out),
-        lambda: _core.table(w.spec, 4, False, None, 0, False),
+        lambda: _core.table(w.spec, 4, False, None, 0, 1),
     ]
     wrong = [
         lambda: w.table(-1),
@@ -233,7 +233,7 @@ def table_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[[
         lambda: w.table(w.rows, (w.out[0], w.offsets)),
         lambda: w.table(w.few, w.out),
         lambda: w.table(w.rows, w.out[0]),
-        lambda: _core.table(w.x, 4, False, None, 0, False),
+        lambda: _core.table(w.x, 4, False, None, 0, 1),
         lambda: _core.table(w.x),
     ]
     return right, wrong
@@ -252,10 +252,10 @@ def add_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[[],
         lambda: w.sum(w.x, offset=w.offsets),
         lambda: w.scatter(w.x, rows),
         lambda: w.scatter(w.half, rows, w.narrow),
-        lambda: _core.scatter(w.x, rows, None, 0, -2, 1.0, None, 0),
+        lambda: _core.scatter(w.x, rows, None, 0, -2, 1.0, None, 0, 1),
         lambda: w.sines(4),
         lambda: w.sines(w.rows, np.empty((4, 8), np.float32)),
-        lambda: _core.sinusoid(w.spec, 0, 4, False, None, None, 0, False),
+        lambda: _core.sinusoid(w.spec, 0, 4, False, None, None, 0, 1),
     ]
     wrong = [
         lambda: w.add(w.integers, rows),
@@ -272,7 +272,7 @@ def add_calls(w: Watched) -> tuple[list[Callable[[], object]], list[Callable[[],
         lambda: w.sum(w.cos),
         lambda: w.sum(w.x, rows=w.bad),
         lambda: w.sum(w.x, w.read_only),
-        lambda: _core.add_sinusoid(w.x, 0, w.x, None, None, 0, -2, 1.0, None, 0, False),
+        lambda: _core.add_sinusoid(w.x, 0, w.x, None, None, 0, -2, 1.0, None, 0, 1),
         lambda: w.scatter(w.x, w.half),
         lambda: w.scatter(w.x, w.cos),
         lambda: w.scatter(w.x, rows, offset=99),

@@ -133,20 +133,18 @@ def test_every_instruction_set(level: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_large_calls_are_split(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With two threads every call of the groups named large runs in parts, on both."""
-    seen: list[tuple[int, int]] = []
-    run_parts = runtime.run_parts
+def test_large_calls_are_shared(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With two threads every call of the groups named large is given to both."""
+    seen: list[int] = []
+    on_threads = runtime.on_threads
 
-    def counting(run: Callable[[int], object], parts: int, threads: int) -> None:
-        seen.append((parts, threads))
-        run_parts(run, parts, threads)
+    def counting(core: Callable[..., Any], *arguments: Any) -> Any:
+        seen.append(runtime.get_num_threads())
+        return on_threads(core, *arguments)
 
-    monkeypatch.setattr(runtime, "run_parts", counting)
+    monkeypatch.setattr(runtime, "on_threads", counting)
     digests(Way(threads=2), {kind: GROUPS[f"large {kind}"], "tables": GROUPS["large tables"]})
-    assert len(seen) == 7 + 4
-    assert min(parts for parts, _ in seen) >= 2
-    assert {threads for _, threads in seen} == {2}
+    assert seen == [2] * (7 + 4)
 
 
 def test_a_hash_sees_one_bit() -> None:

@@ -80,18 +80,25 @@ print(len(results) == 8 and len(set(results)) == 1)
     assert run_python(code) == "True"
 
 
-ALIVE_AT_EXIT = """
-import atexit, threading
-atexit.register(lambda: print([thread.name for thread in threading.enumerate()]))    # runs after posenc's own
+STARTED = """
+import os
 import numpy as np, posenc
-posenc.set_num_threads(3)
-posenc.Rope(512, layout="half")(np.ones((4, 1024, 512), np.float32))
+rope, x = posenc.Rope(512, layout="half"), np.ones((4, 1024, 512), np.float32)
+counts = [len(os.listdir("/proc/self/task"))]
+for wanted in (1, 3, 3, 2, 4):
+    posenc.set_num_threads(wanted)
+    rope(x[0, :3])
+    counts.append(len(os.listdir("/proc/self/task")))
+    rope(x)
+    counts.append(len(os.listdir("/proc/self/task")))
+print([n - counts[0] for n in counts[1:]])
 """
 
 
-def test_no_worker_outlives_the_interpreter() -> None:
-    """Workers have ended before Python does: one that it stops inside a C++ destructor takes the process with it."""
-    assert run_python(ALIVE_AT_EXIT) == "['MainThread']"
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts threads as Linux shows them")
+def test_when_workers_are_started() -> None:
+    """Not by the import, nor by small calls; by large ones as many as are missing; and the process ends with them."""
+    assert run_python(STARTED) == "[0, 0, 0, 2, 2, 2, 2, 2, 2, 3]"
 
 
 # ---- how many threads ----

@@ -1,6 +1,8 @@
 /* The verb add from Python: rows of a table, rows made from frequencies, and the gradient of a table. */
 #include "operation.h"
 
+#include "../core/cut.h"
+
 /* An operation, and what is added. */
 typedef struct {
     pe_operation op; /* first: the work gets it by this address */
@@ -11,11 +13,13 @@ typedef struct {
     int64_t skipped;
 } add_call;
 
-static enum pe_status add(pe_operation *op, pe_poll *poll, void *context) {
-    add_call *call = (add_call *)op;
-    pe_operand operand = {&op->x[0].view, &op->y[0]->view};
-    call->how.stream = op->how.stream;
-    return pe_add_rows(op->state->kernels, &call->how, &call->rows, &operand, poll, context);
+static enum pe_status add(const pe_operation *op, const pe_piece *piece, pe_poll *poll, void *context) {
+    const add_call *call = (const add_call *)op;
+    pe_addition how = call->how;
+    pe_added rows = call->rows;
+    how.stream = op->how.stream;
+    rows.positions = pe_positions_from(&call->rows.positions, piece->batch, piece->seq);
+    return pe_add_rows(op->state->kernels, &how, &rows, piece->operands, poll, context);
 }
 
 /* ---- what the calls share ---- */
@@ -96,7 +100,7 @@ static void end(add_call *call) {
     pe_array_clear(&call->table);
 }
 
-/* ---- add(x, table, out, positions, offset, seq_axis, scale, padding_idx, defer_above, stream) ---- */
+/* ---- add(x, table, out, positions, offset, seq_axis, scale, padding_idx, defer_above, threads) ---- */
 
 static int parse_add(add_call *call, PyObject *const *args) {
     pe_operation *op = &call->op;
@@ -120,7 +124,7 @@ PyObject *pe_py_add(PyObject *module, PyObject *const *args, Py_ssize_t n) {
     return result;
 }
 
-/* ---- add_sinusoid(spec, order, x, out, positions, offset, seq_axis, scale, padding_idx, defer_above, stream) ---- */
+/* ---- add_sinusoid(spec, order, x, out, positions, offset, seq_axis, scale, padding_idx, defer_above, threads) ---- */
 
 static int parse_sinusoid(PyObject *capsule, PyObject *order, pe_sinusoid *sinusoid) {
     const pe_spec *spec = pe_spec_from(capsule);
@@ -153,7 +157,7 @@ PyObject *pe_py_add_sinusoid(PyObject *module, PyObject *const *args, Py_ssize_t
     return result;
 }
 
-/* ---- scatter(grad, out, positions, offset, seq_axis, scale, padding_idx, defer_above) ---- */
+/* ---- scatter(grad, out, positions, offset, seq_axis, scale, padding_idx, defer_above, threads) ---- */
 
 static int parse_scatter(add_call *call, PyObject *const *args) {
     pe_operation *op = &call->op;
@@ -177,16 +181,25 @@ static int parse_scatter(add_call *call, PyObject *const *args) {
     return pe_check_disjoint(&call->table, "out", &op->x[0], "grad");
 }
 
+/* every column's sum is formed as in one call */
+static enum pe_status scatter_columns(void *context, size_t start, size_t stop, pe_poll *poll, void *release) {
+    const add_call *call = context;
+    const pe_view *whole = &call->op.x[0].view;
+    pe_added rows = call->rows;
+    pe_view grad = pe_cut(whole, whole->ndim - 1, start, stop), table = pe_cut(&call->table.view, 1, start, stop);
+    rows.dim = stop - start;
+    return pe_scatter_rows(call->op.state->kernels, &call->how, &rows, &grad, &table, poll, release);
+}
+
 static PyObject *run_scatter(add_call *call, PyObject *const *args) {
     const pe_operation *op = &call->op;
     if (parse_scatter(call, args) < 0) return NULL;
-    size_t bytes = pe_elements(&op->x[0].view) * pe_itemsize(op->x[0].view.dtype), limit = PyLong_AsSize_t(args[7]);
-    if (PyErr_Occurred()) return NULL;
-    if (bytes > limit) return PyLong_FromSize_t(bytes);
-    pe_release release;
-    pe_poll *poll = pe_release_begin(&release, bytes);
-    pe_scatter_rows(op->state->kernels, &call->how, &call->rows, &op->x[0].view, &call->table.view, poll, &release);
-    if (pe_release_end(&release) < 0) return NULL;
+    size_t bytes = pe_elements(&op->x[0].view) * pe_itemsize(op->x[0].view.dtype), threads;
+    int here = pe_parse_threads(args[7], args[8], bytes, &threads);
+    if (here < 0) return NULL;
+    if (!here) return PyLong_FromSize_t(bytes);
+    size_t step = threads > 1 ? op->width / threads + 1 : op->width; /* a few columns each would be read badly */
+    if (pe_run_steps(scatter_columns, call, op->width, step, bytes, threads) < 0) return NULL;
     bool tensor = call->table.kind == PE_KIND_TORCH;
     if (pe_tensors_written(op->state, &call->table.object, tensor) < 0) return NULL;
     return Py_NewRef(args[1]);
@@ -201,7 +214,7 @@ PyObject *pe_py_scatter(PyObject *module, PyObject *const *args, Py_ssize_t n) {
     return result;
 }
 
-/* ---- sinusoid(spec, order, positions, float64, out, padding_idx, defer_above, stream) ---- */
+/* ---- sinusoid(spec, order, positions, float64, out, padding_idx, defer_above, threads) ---- */
 
 typedef struct {
     pe_state *state;
@@ -210,6 +223,7 @@ typedef struct {
     int64_t storage;
     const int64_t *skipped;
     pe_array out;
+    bool stream;
     PyObject *result; /* owned */
 } table_call;
 
@@ -240,21 +254,26 @@ static int parse_sinusoid_table(table_call *call, PyObject *const *args) {
     return args[4] == Py_None ? 0 : parse_out(call, args[4]);
 }
 
+static enum pe_status fill_sinusoid(void *context, size_t start, size_t stop, pe_poll *poll, void *release) {
+    const table_call *call = context;
+    pe_view whole = pe_three_axes(&call->out.view), out = pe_cut(&whole, 1, start, stop);
+    pe_positions positions = pe_positions_from(&call->positions.positions, 0, start);
+    return pe_sinusoid_table(call->state->kernels, &call->sinusoid, &positions, call->skipped, &out, call->stream, poll,
+                             release);
+}
+
 static PyObject *run_sinusoid(table_call *call, PyObject *const *args) {
     if (parse_sinusoid_table(call, args) < 0) return NULL;
     size_t batch = call->positions.batch < 0 ? 1 : (size_t)call->positions.batch;
-    size_t bytes = batch * (size_t)call->positions.seq * call->sinusoid.how.dim * pe_itemsize(call->sinusoid.dtype);
-    size_t limit = PyLong_AsSize_t(args[6]);
-    int stream = PyObject_IsTrue(args[7]);
-    if (PyErr_Occurred()) return NULL;
-    if (bytes > limit) return PyLong_FromSize_t(bytes);
+    size_t seq = (size_t)call->positions.seq,
+           bytes = batch * seq * call->sinusoid.how.dim * pe_itemsize(call->sinusoid.dtype);
+    size_t threads;
+    int here = pe_parse_threads(args[6], args[7], bytes, &threads);
+    if (here < 0) return NULL;
+    if (!here) return PyLong_FromSize_t(bytes);
     if (args[4] == Py_None && parse_out(call, Py_None) < 0) return NULL;
-    pe_view out = pe_three_axes(&call->out.view);
-    pe_release release;
-    pe_poll *poll = pe_release_begin(&release, bytes);
-    pe_sinusoid_table(call->state->kernels, &call->sinusoid, &call->positions.positions, call->skipped, &out,
-                      stream || bytes > PE_STREAM_TABLE_BYTES, poll, &release);
-    if (pe_release_end(&release) < 0) return NULL;
+    call->stream = bytes > PE_STREAM_TABLE_BYTES;
+    if (pe_run(fill_sinusoid, call, seq, bytes, threads) < 0) return NULL;
     if (pe_tensors_written(call->state, &call->out.object, call->out.kind == PE_KIND_TORCH) < 0) return NULL;
     return Py_NewRef(call->result);
 }

@@ -125,6 +125,15 @@ typedef struct {
 pe_poll *pe_release_begin(pe_release *r, size_t bytes); /* what core is to call, with r, or NULL */
 int pe_release_end(pe_release *r);                      /* -1 where a signal handler raised */
 
+/* The work on start .. stop of what a call can be cut along. */
+typedef enum pe_status pe_span(void *call, size_t start, size_t stop, pe_poll *poll, void *context);
+/* A call over `length` of it, of so many bytes in all, in one piece or in pieces on so many threads; -1 as above. */
+int pe_run(pe_span *span, void *call, size_t length, size_t bytes, size_t threads);
+/* The same in pieces of `step`, however many threads there are. */
+int pe_run_steps(pe_span *span, void *call, size_t length, size_t step, size_t bytes, size_t threads);
+/* the last arguments of a function: 1 where the work is to be done, 0 where it is deferred, -1 with an exception */
+int pe_parse_threads(PyObject *defer_above, PyObject *threads, size_t bytes, size_t *count);
+
 /* spec_py.c: what a Rope holds for C */
 typedef struct {
     pe_frequencies freq;

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "../core/cut.h"
 #include "relative.h"
 
 typedef struct {
@@ -18,6 +19,9 @@ typedef struct {
     pe_line line;
     pe_lookup lookup;
     pe_relative_args relative;
+    int axis; /* along which threads share the call */
+    pe_relative_sums content_sums;
+    double *sums;
     PyObject *result; /* owned */
 } bias_call;
 
@@ -227,7 +231,7 @@ static int check_outputs(const bias_call *call) {
     return call->bias.lookup ? pe_check_disjoint(&call->y, "out", &call->table, "table") : 0;
 }
 
-/* ---- add_bias(scores or None, out or None, where, mask, term, defer_above, stream) ---- */
+/* ---- add_bias(scores or None, out or None, where, mask, term, defer_above, threads) ---- */
 
 static void begin(bias_call *call, PyObject *module) {
     memset(call, 0, sizeof *call);
@@ -256,12 +260,29 @@ static int parse(bias_call *call, PyObject *const *args) {
     return check_outputs(call);
 }
 
-static int work(bias_call *call, size_t bytes, bool stream) {
-    pe_release release;
-    call->bias.stream = stream || bytes > PE_STREAM_BYTES;
-    pe_poll *poll = pe_release_begin(&release, bytes);
-    pe_add_bias(call->state->kernels, &call->bias, call->have_x ? &call->x.view : NULL, &call->y.view, poll, &release);
-    return pe_release_end(&release);
+/* The first axis that gives every thread a few pieces, or the longest; never that of the keys. */
+static int axis_to_cut(const pe_view *v, size_t threads) {
+    int longest = 0;
+    for (int i = 0; i < v->ndim - 1; i++) {
+        if ((size_t)v->shape[i] >= 4 * threads) return i;
+        if (v->shape[i] > v->shape[longest]) longest = i;
+    }
+    return longest;
+}
+
+static enum pe_status add(void *context, size_t start, size_t stop, pe_poll *poll, void *release) {
+    const bias_call *call = context;
+    struct pe_bias_part part;
+    pe_view x, y = pe_cut(&call->y.view, call->axis, start, stop);
+    if (call->have_x) x = pe_cut(&call->x.view, call->axis, start, stop);
+    pe_cut_bias(&call->bias, y.ndim, call->axis, start, stop, &part);
+    return pe_add_bias(call->state->kernels, &part.bias, call->have_x ? &x : NULL, &y, poll, release);
+}
+
+static int work(bias_call *call, size_t bytes, size_t threads) {
+    call->bias.stream = bytes > PE_STREAM_BYTES;
+    call->axis = axis_to_cut(&call->y.view, threads);
+    return pe_run(add, call, (size_t)call->y.view.shape[call->axis], bytes, threads);
 }
 
 static int announce_write(bias_call *call) {
@@ -272,15 +293,15 @@ static int announce_write(bias_call *call) {
 static PyObject *run(bias_call *call, PyObject *const *args) {
     if (parse(call, args) < 0) return NULL;
     const pe_view *v = scores_of(call);
-    size_t bytes = pe_elements(v) * pe_itemsize(v->dtype), limit = PyLong_AsSize_t(args[5]);
-    int stream = PyObject_IsTrue(args[6]);
-    if (PyErr_Occurred()) return NULL;
-    if (bytes > limit) return PyLong_FromSize_t(bytes);
+    size_t bytes = pe_elements(v) * pe_itemsize(v->dtype), threads;
+    int here = pe_parse_threads(args[5], args[6], bytes, &threads);
+    if (here < 0) return NULL;
+    if (!here) return PyLong_FromSize_t(bytes);
     if (!call->have_y) {
         call->result = pe_array_like(call->state, &call->x);
         if (call->result == NULL || pe_array_float(call->state, call->result, "out", &call->y) < 0) return NULL;
     }
-    if (work(call, bytes, stream) < 0) {
+    if (work(call, bytes, threads) < 0) {
         PyObject *type, *value, *traceback;
         PyErr_Fetch(&type, &value, &traceback);
         announce_write(call);
@@ -299,7 +320,30 @@ PyObject *pe_py_add_bias(PyObject *module, PyObject *const *args, Py_ssize_t n) 
     return result;
 }
 
-/* ---- bias_gradient(gradient, where, mask, term, sums) ---- */
+/* ---- gradients: threads share the heads, for no sum is made by two ---- */
+
+static PyObject *share_heads(bias_call *call, pe_span *span, bool apart, PyObject *defer_above, PyObject *threads) {
+    const pe_view *g = &call->x.view;
+    size_t bytes = pe_elements(g) * pe_itemsize(g->dtype), count;
+    int here = pe_parse_threads(defer_above, threads, bytes, &count);
+    if (here < 0) return NULL;
+    if (!here) return PyLong_FromSize_t(bytes);
+    call->axis = g->ndim > 2 ? g->ndim - 3 : 0; /* without heads there is one piece */
+    size_t length = (size_t)g->shape[call->axis];
+    if (pe_run(span, call, length, bytes, apart && g->ndim > 2 ? count : 1) < 0) return NULL;
+    return Py_NewRef(Py_None);
+}
+
+/* ---- bias_gradient(gradient, where, mask, term, sums, defer_above, threads) ---- */
+
+static enum pe_status sum(void *context, size_t start, size_t stop, pe_poll *poll, void *release) {
+    const bias_call *call = context;
+    struct pe_bias_part part;
+    pe_view g = pe_cut(&call->x.view, call->axis, start, stop);
+    pe_cut_bias(&call->bias, g.ndim, call->axis, start, stop, &part);
+    double *sums = call->sums + start * (call->bias.line ? 2 : call->bias.lookup->length);
+    return pe_bias_gradient(&part.bias, &g, sums, poll, release);
+}
 
 static PyObject *run_gradient(bias_call *call, PyObject *const *args) {
     call->x_name = "gradient";
@@ -307,11 +351,8 @@ static PyObject *run_gradient(bias_call *call, PyObject *const *args) {
     call->have_x = true;
     if (check_axes(&call->x.view, "gradient") < 0) return NULL;
     if (parse_where(call, args[1]) < 0 || parse_mask(call, args[2]) < 0 || parse_term(call, args[3]) < 0) return NULL;
-    pe_release release;
-    pe_poll *poll = pe_release_begin(&release, pe_elements(&call->x.view) * pe_itemsize(call->x.view.dtype));
-    pe_bias_gradient(&call->bias, &call->x.view, PyArray_DATA((PyArrayObject *)args[4]), poll, &release);
-    if (pe_release_end(&release) < 0) return NULL;
-    return Py_NewRef(Py_None);
+    call->sums = PyArray_DATA((PyArrayObject *)args[4]);
+    return share_heads(call, sum, true, args[5], args[6]);
 }
 
 /* sums: float64, contiguous, of the shape that core names; for a lookup the table only gives its shape */
@@ -324,21 +365,37 @@ PyObject *pe_py_bias_gradient(PyObject *module, PyObject *const *args, Py_ssize_
     return result;
 }
 
-/* ---- relative_gradient(gradient, where, mask, term, first, second) ---- */
+/* ---- relative_gradient(gradient, where, mask, term, first, second, defer_above, threads) ---- */
+
+static bool has_heads(const pe_view *sums, PyObject *given) {
+    return given == Py_None || (sums->ndim > 2 && sums->stride[sums->ndim - 3] != 0);
+}
+
+static enum pe_status sum_content(void *context, size_t start, size_t stop, pe_poll *poll, void *release) {
+    const bias_call *call = context;
+    struct pe_bias_part part;
+    pe_view g = pe_cut(&call->x.view, call->axis, start, stop);
+    pe_relative_sums to = call->content_sums;
+    if (stop - start < (size_t)call->x.view.shape[call->axis]) {
+        pe_cut_bias(&call->bias, g.ndim, call->axis, start, stop, &part);
+        if (to.first.data) to.first = pe_cut(&to.first, call->axis, start, stop);
+        if (to.second.data) to.second = pe_cut(&to.second, call->axis, start, stop);
+    } else
+        part.bias = call->bias;
+    return pe_relative_gradient(call->state->kernels, &part.bias, &g, &to, poll, release);
+}
 
 static PyObject *run_relative_gradient(bias_call *call, PyObject *const *args) {
     call->x_name = "gradient";
-    pe_relative_sums sums;
     if (pe_array_float(call->state, args[0], "gradient", &call->x) < 0) return NULL;
     call->have_x = true;
     if (check_axes(&call->x.view, "gradient") < 0) return NULL;
     if (parse_where(call, args[1]) < 0 || parse_mask(call, args[2]) < 0 || parse_term(call, args[3]) < 0) return NULL;
-    if (pe_parse_relative_sums(call->state, args[4], args[5], &call->x.view, &call->relative, &sums) < 0) return NULL;
-    pe_release release;
-    pe_poll *poll = pe_release_begin(&release, pe_elements(&call->x.view) * pe_itemsize(call->x.view.dtype));
-    pe_relative_gradient(call->state->kernels, &call->bias, &call->x.view, &sums, poll, &release);
-    if (pe_release_end(&release) < 0) return NULL;
-    return Py_NewRef(Py_None);
+    if (pe_parse_relative_sums(call->state, args[4], args[5], &call->x.view, &call->relative, &call->content_sums) < 0)
+        return NULL;
+    const pe_relative_sums *to = &call->content_sums;
+    bool apart = has_heads(&to->first, args[4]) && has_heads(&to->second, args[5]);
+    return share_heads(call, sum_content, apart, args[6], args[7]);
 }
 
 /* first, second: float64, the last axis contiguous, of the shapes that core names, or None where nothing is asked for */

@@ -14,7 +14,7 @@ static const char *const NAMES[PARAMETERS] = {"q", "k", "positions", "offset", "
 
 typedef struct {
     PyObject head;
-    PyObject *module, *function, *slot, *defer_above;
+    PyObject *module, *function, *slot, *defer_above, *one;
     descrgetfunc get;                                   /* how to read the slot */
     PyObject *names[PARAMETERS], *defaults[PARAMETERS]; /* interned; no default for q */
 } method;
@@ -53,7 +53,7 @@ static PyObject *rotate_plainly(const method *m, PyObject *rope, PyObject *const
         return NULL;
     }
     PyObject *arguments[] = {spec,          bound[Q],        bound[K],       bound[OUT], bound[POSITIONS],
-                             bound[OFFSET], bound[SEQ_AXIS], m->defer_above, Py_False};
+                             bound[OFFSET], bound[SEQ_AXIS], m->defer_above, m->one};
     PyObject *result = pe_py_rotate(m->module, arguments, 9);
     Py_DECREF(spec);
     if (result && PyLong_CheckExact(result)) Py_CLEAR(result); /* deferred: nothing was done */
@@ -108,6 +108,7 @@ static void method_dealloc(PyObject *self) {
     Py_XDECREF(m->function);
     Py_XDECREF(m->slot);
     Py_XDECREF(m->defer_above);
+    Py_XDECREF(m->one);
     for (int i = 0; i < PARAMETERS; i++) {
         Py_XDECREF(m->names[i]);
         Py_XDECREF(m->defaults[i]);
@@ -165,6 +166,7 @@ PyObject *pe_py_rotate_call(PyObject *module, PyObject *const *args, Py_ssize_t 
     m->slot = Py_NewRef(args[1]);
     m->get = (descrgetfunc)PyType_GetSlot(Py_TYPE(m->slot), Py_tp_descr_get);
     m->defer_above = Py_NewRef(args[2]);
+    m->one = PyLong_FromLong(1);
     if (m->get == NULL) PyErr_Format(PyExc_TypeError, "slot must be a descriptor, got %R", m->slot);
     for (int i = 0; i < PARAMETERS; i++) m->names[i] = PyUnicode_InternFromString(NAMES[i]);
     if (!PyErr_Occurred() && take_defaults(m) == 0) return (PyObject *)m;

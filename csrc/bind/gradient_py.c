@@ -1,18 +1,26 @@
 /* The gradients of a rotation's numbers, from Python. Nothing is returned: what is wanted is added to. */
 #include "operation.h"
 
+#include "../core/cut.h"
+
 typedef struct {
     pe_operation op;
     pe_array grad, wanted[2]; /* wanted: (inv_freq, positions) or (cos, sin) */
     const char *name[2];
     bool has[2];
+    int axis; /* along which it is cut: the batch's or the sequence's */
+    bool along_batch;
+    size_t step;  /* of a block of a sum over frequencies */
+    double *sums; /* (blocks, pairs) */
+    pe_view cos, sin;
 } gradient_call;
 
 static void begin(gradient_call *call, pe_state *state, const char *first, const char *second) {
     pe_operation_init(&call->op, state, NULL, "head_dim");
     call->name[0] = first, call->name[1] = second;
     call->grad.owner = call->wanted[0].owner = call->wanted[1].owner = NULL;
-    call->has[0] = call->has[1] = false;
+    call->has[0] = call->has[1] = call->along_batch = false;
+    call->sums = NULL;
 }
 
 static void end(gradient_call *call) {
@@ -54,25 +62,77 @@ static int parse_wanted(gradient_call *call, int i, PyObject *object, bool float
     return i == 1 && call->has[0] ? pe_check_disjoint(a, call->name[1], &call->wanted[0], call->name[0]) : 0;
 }
 
-static PyObject *work(gradient_call *call, pe_gradient *wanted, PyObject *defer_above) {
-    pe_operation *op = &call->op;
-    size_t bytes = 2 * pe_elements(&op->x[0].view) * pe_itemsize(op->x[0].view.dtype);
-    size_t limit = PyLong_AsSize_t(defer_above);
-    if (PyErr_Occurred()) return NULL;
-    if (bytes > limit) return PyLong_FromSize_t(bytes);
-    wanted->x = &op->x[0].view, wanted->grad = &call->grad.view;
-    pe_release release;
-    pe_poll *poll = pe_release_begin(&release, bytes);
-    pe_rotate_gradient(op->state->kernels, &op->how, &op->rows, wanted, poll, &release);
-    if (pe_release_end(&release) < 0) return NULL;
+/* x and grad of a piece; where it begins, in the batch or in the sequence */
+typedef struct {
+    pe_view x, grad;
+    size_t batch, seq;
+} piece;
+
+static piece cut(const gradient_call *call, size_t start, size_t stop) {
+    return (piece){.x = pe_cut(&call->op.x[0].view, call->axis, start, stop),
+                   .grad = pe_cut(&call->grad.view, call->axis, start, stop),
+                   .batch = call->along_batch ? start : 0,
+                   .seq = call->along_batch ? 0 : start};
+}
+
+static size_t bytes_of(const gradient_call *call) {
+    const pe_view *x = &call->op.x[0].view;
+    return 2 * pe_elements(x) * pe_itemsize(x->dtype);
+}
+
+static PyObject *announce(const gradient_call *call) {
     PyObject *tensors[2];
     int n = 0;
     for (int i = 0; i < 2; i++)
         if (call->has[i] && call->wanted[i].kind == PE_KIND_TORCH) tensors[n++] = call->wanted[i].object;
-    return pe_tensors_written(op->state, tensors, n) < 0 ? NULL : Py_NewRef(Py_None);
+    return pe_tensors_written(call->op.state, tensors, n) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-/* ---- rotate_gradient(spec, x, grad, positions, offset, seq_axis, inv_freq, positions_gradient, defer_above) ---- */
+/* ---- rotate_gradient(spec, x, grad, positions, offset, seq_axis, inv_freq, positions_gradient, defer_above, threads) ---- */
+
+/* A block of a sum is about so many bytes of its inputs, whatever the number of threads, and so are its bits. */
+enum { BLOCK_BYTES = 2 << 20 };
+
+static enum pe_status rotate_block(void *context, size_t start, size_t stop, pe_poll *poll, void *release) {
+    const gradient_call *call = context;
+    const pe_operation *op = &call->op;
+    piece p = cut(call, start, stop);
+    pe_rows rows = pe_rows_from(&op->rows, p.batch, p.seq);
+    pe_gradient wanted = {.x = &p.x, .grad = &p.grad};
+    pe_view positions;
+    if (call->has[0]) wanted.inv_freq = call->sums + start / call->step * op->rows.pairs;
+    if (call->has[1]) {
+        positions = pe_cut(&call->wanted[1].view, call->along_batch ? 1 : 2, start, stop);
+        wanted.positions = &positions;
+    }
+    return pe_rotate_gradient(op->state->kernels, &op->how, &rows, &wanted, poll, release);
+}
+
+/* along the sequence, or along the batch where that is longer and no two blocks add to one position */
+static void choose_axis(gradient_call *call) {
+    const pe_operation *op = &call->op;
+    bool shared = call->has[1] && call->wanted[1].view.shape[1] == 1;
+    call->along_batch = !shared && pe_operation_batch(op) > pe_operation_seq(op);
+    call->axis = call->along_batch ? 0 : op->how.seq_axis;
+}
+
+/* the sums of the blocks are added in order */
+static int run_blocks(gradient_call *call, size_t bytes, size_t threads) {
+    const pe_operation *op = &call->op;
+    choose_axis(call);
+    size_t length = (size_t)op->x[0].view.shape[call->axis], blocks = bytes / BLOCK_BYTES + (bytes % BLOCK_BYTES != 0);
+    if (length == 0) return 0;
+    call->step = blocks > 1 ? length / blocks + (length % blocks != 0) : length;
+    blocks = (length - 1) / call->step + 1;
+    if (call->has[0]) call->sums = PyMem_Calloc(blocks * op->rows.pairs, sizeof *call->sums);
+    if (call->has[0] && call->sums == NULL) return PyErr_NoMemory(), -1;
+    int failed = pe_run_steps(rotate_block, call, length, call->step, bytes, threads);
+    double *inv_freq = call->has[0] ? (double *)(void *)call->wanted[0].view.data : NULL;
+    for (size_t b = 0; inv_freq && b < blocks; b++)
+        for (size_t i = 0; i < op->rows.pairs; i++) inv_freq[i] += call->sums[b * op->rows.pairs + i];
+    PyMem_Free(call->sums);
+    return failed;
+}
 
 static PyObject *rotate_gradient(gradient_call *call, PyObject *const *args) {
     pe_operation *op = &call->op;
@@ -97,9 +157,11 @@ static PyObject *rotate_gradient(gradient_call *call, PyObject *const *args) {
         PyErr_SetString(PyExc_ValueError, "inv_freq must be contiguous");
         return NULL;
     }
-    pe_gradient wanted = {.inv_freq = call->has[0] ? (double *)(void *)call->wanted[0].view.data : NULL,
-                          .positions = call->has[1] ? &call->wanted[1].view : NULL};
-    return work(call, &wanted, args[8]);
+    size_t bytes = bytes_of(call), threads;
+    int here = pe_parse_threads(args[8], args[9], bytes, &threads);
+    if (here < 0) return NULL;
+    if (!here) return PyLong_FromSize_t(bytes);
+    return run_blocks(call, bytes, threads) < 0 ? NULL : announce(call);
 }
 
 PyObject *pe_py_rotate_gradient(PyObject *module, PyObject *const *args, Py_ssize_t n) {
@@ -111,7 +173,7 @@ PyObject *pe_py_rotate_gradient(PyObject *module, PyObject *const *args, Py_ssiz
     return result;
 }
 
-/* ---- table_gradient(x, grad, cos, sin, seq_axis, layout, rotary_offset, conjugate, defer_above) ---- */
+/* ---- table_gradient(x, grad, cos, sin, seq_axis, layout, rotary_offset, conjugate, defer_above, threads) ---- */
 
 /* as (batch, seq, pairs), a batch of one with stride zero */
 static pe_view three_axes(const pe_view *v) {
@@ -150,6 +212,14 @@ static int table_shape(gradient_call *call, PyObject *cos, int *ndim, ptrdiff_t 
     return 0;
 }
 
+static enum pe_status fill_rows(void *context, size_t start, size_t stop, pe_poll *poll, void *release) {
+    const gradient_call *call = context;
+    piece p = cut(call, start, stop);
+    pe_view cos = pe_cut(&call->cos, 1, start, stop), sin = pe_cut(&call->sin, 1, start, stop);
+    pe_gradient wanted = {.x = &p.x, .grad = &p.grad, .cos = &cos, .sin = &sin};
+    return pe_rotate_gradient(call->op.state->kernels, &call->op.how, &call->op.rows, &wanted, poll, release);
+}
+
 static PyObject *table_gradient(gradient_call *call, PyObject *const *args) {
     pe_operation *op = &call->op;
     ptrdiff_t shape[3];
@@ -162,9 +232,14 @@ static PyObject *table_gradient(gradient_call *call, PyObject *const *args) {
     op->rows.conjugate = conjugate;
     for (int i = 0; i < 2; i++)
         if (parse_wanted(call, i, args[2 + i], true, ndim, shape) < 0) return NULL;
-    pe_view cos = three_axes(&call->wanted[0].view), sin = three_axes(&call->wanted[1].view);
-    pe_gradient wanted = {.cos = &cos, .sin = &sin};
-    return work(call, &wanted, args[8]);
+    call->cos = three_axes(&call->wanted[0].view), call->sin = three_axes(&call->wanted[1].view);
+    call->axis = op->how.seq_axis;
+    size_t bytes = bytes_of(call), threads;
+    int here = pe_parse_threads(args[8], args[9], bytes, &threads);
+    if (here < 0) return NULL;
+    if (!here) return PyLong_FromSize_t(bytes);
+    if (pe_run(fill_rows, call, (size_t)pe_operation_seq(op), bytes, threads) < 0) return NULL;
+    return announce(call);
 }
 
 PyObject *pe_py_table_gradient(PyObject *module, PyObject *const *args, Py_ssize_t n) {

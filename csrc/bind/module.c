@@ -32,48 +32,51 @@ COUNTED(rotate, 9)
 COUNTED(apply, 12)
 COUNTED(rotate_onto, 9)
 COUNTED(apply_onto, 12)
-COUNTED(rotate_gradient, 9)
-COUNTED(table_gradient, 9)
+COUNTED(rotate_gradient, 10)
+COUNTED(table_gradient, 10)
 COUNTED(table, 6)
 COUNTED(add, 10)
 COUNTED(add_sinusoid, 11)
-COUNTED(scatter, 8)
+COUNTED(scatter, 9)
 COUNTED(sinusoid, 8)
 COUNTED(rotate_call, 3)
 COUNTED(spec, 7)
 COUNTED(inv_freq, 2)
 COUNTED(float32_powers, 2)
 COUNTED(add_bias, 7)
-COUNTED(bias_gradient, 5)
+COUNTED(bias_gradient, 7)
 COUNTED(tally, 6)
-COUNTED(relative_gradient, 6)
+COUNTED(relative_gradient, 8)
 
 #define FAST(name, doc) {#name, (PyCFunction)(void (*)(void))name##_counted, METH_FASTCALL, doc}
 static PyMethodDef methods[] = {
-    FAST(rotate, "rotate(spec, q, k, out, positions, offset, seq_axis, defer_above, stream)"),
-    FAST(apply,
-         "apply(x, cos, sin, out, positions, offset, seq_axis, layout, rotary_offset, conjugate, defer_above, stream)"),
-    FAST(rotate_onto, "rotate_onto(spec, q, k, out, positions, offset, seq_axis, defer_above, stream)"),
+    FAST(rotate, "rotate(spec, q, k, out, positions, offset, seq_axis, defer_above, threads)"),
+    FAST(
+        apply,
+        "apply(x, cos, sin, out, positions, offset, seq_axis, layout, rotary_offset, conjugate, defer_above, threads)"),
+    FAST(rotate_onto, "rotate_onto(spec, q, k, out, positions, offset, seq_axis, defer_above, threads)"),
     FAST(apply_onto,
          "apply_onto(x, cos, sin, out, positions, offset, seq_axis, layout, rotary_offset, conjugate, "
-         "defer_above, stream)"),
+         "defer_above, threads)"),
     FAST(rotate_gradient,
-         "rotate_gradient(spec, x, grad, positions, offset, seq_axis, inv_freq, positions_gradient, defer_above)"),
-    FAST(table_gradient, "table_gradient(x, grad, cos, sin, seq_axis, layout, rotary_offset, conjugate, defer_above)"),
-    FAST(table, "table(spec, positions, float64, out, defer_above, stream)"),
-    FAST(add, "add(x, table, out, positions, offset, seq_axis, scale, padding_idx, defer_above, stream)"),
+         "rotate_gradient(spec, x, grad, positions, offset, seq_axis, inv_freq, positions_gradient, defer_above, "
+         "threads)"),
+    FAST(table_gradient,
+         "table_gradient(x, grad, cos, sin, seq_axis, layout, rotary_offset, conjugate, defer_above, threads)"),
+    FAST(table, "table(spec, positions, float64, out, defer_above, threads)"),
+    FAST(add, "add(x, table, out, positions, offset, seq_axis, scale, padding_idx, defer_above, threads)"),
     FAST(add_sinusoid,
-         "add_sinusoid(spec, order, x, out, positions, offset, seq_axis, scale, padding_idx, defer_above, stream)"),
-    FAST(scatter, "scatter(grad, out, positions, offset, seq_axis, scale, padding_idx, defer_above)"),
-    FAST(sinusoid, "sinusoid(spec, order, positions, float64, out, padding_idx, defer_above, stream)"),
+         "add_sinusoid(spec, order, x, out, positions, offset, seq_axis, scale, padding_idx, defer_above, threads)"),
+    FAST(scatter, "scatter(grad, out, positions, offset, seq_axis, scale, padding_idx, defer_above, threads)"),
+    FAST(sinusoid, "sinusoid(spec, order, positions, float64, out, padding_idx, defer_above, threads)"),
     FAST(rotate_call, "rotate_call(function, slot, defer_above)"),
     FAST(spec, "spec(inv_freq, axis_of_freq, layout, head_dim, rotary_offset, scale, as_float32)"),
     FAST(inv_freq, "inv_freq(base, rotary_dim)"),
     FAST(float32_powers, "float32_powers(base, rotary_dim)"),
-    FAST(add_bias, "add_bias(scores, out, where, mask, term, defer_above, stream)"),
-    FAST(bias_gradient, "bias_gradient(gradient, where, mask, term, sums)"),
+    FAST(add_bias, "add_bias(scores, out, where, mask, term, defer_above, threads)"),
+    FAST(bias_gradient, "bias_gradient(gradient, where, mask, term, sums, defer_above, threads)"),
     FAST(tally, "tally(map, width, diagonal, by_offset, mass, sides)"),
-    FAST(relative_gradient, "relative_gradient(gradient, where, mask, term, first, second)"),
+    FAST(relative_gradient, "relative_gradient(gradient, where, mask, term, first, second, defer_above, threads)"),
     {"empty_like", pe_py_empty_like, METH_O, "empty_like(x)"},
     {"runtime", pe_py_runtime, METH_NOARGS, "runtime()"},
     {NULL, NULL, 0, NULL},

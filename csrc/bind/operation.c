@@ -1,6 +1,8 @@
 /* Inputs, outputs and work of a call: everything is checked before a byte is written. */
 #include "operation.h"
 
+#include "../core/cut.h"
+
 void pe_operation_init(pe_operation *op, pe_state *state, pe_work *work, const char *width_name) {
     op->state = state;
     op->work = work;
@@ -170,12 +172,31 @@ static size_t total_bytes(const pe_operation *op) {
     return bytes;
 }
 
-static int work(pe_operation *op, size_t bytes, int stream) {
-    op->how.stream = stream || bytes > PE_STREAM_BYTES;
-    pe_release release;
-    pe_poll *poll = pe_release_begin(&release, bytes);
-    op->work(op, poll, &release);
-    return pe_release_end(&release);
+/* Whether a call is cut along the batch: where that is longer than the sequence, and all operands share it. */
+static bool is_cut_along_batch(const pe_operation *op) {
+    ptrdiff_t batch = pe_operation_batch(op);
+    return batch > pe_operation_seq(op) && (op->n == 1 || op->x[1].view.shape[0] == batch);
+}
+
+static enum pe_status work_on(void *call, size_t start, size_t stop, pe_poll *poll, void *context) {
+    const pe_operation *op = call;
+    bool along_batch = is_cut_along_batch(op);
+    int axis = along_batch ? 0 : op->how.seq_axis;
+    bool whole = stop - start == (size_t)op->x[0].view.shape[axis];
+    pe_view x[2], y[2];
+    pe_piece piece = {.batch = along_batch ? start : 0, .seq = along_batch ? 0 : start};
+    for (int i = 0; i < op->n; i++) {
+        if (!whole) x[i] = pe_cut(&op->x[i].view, axis, start, stop), y[i] = pe_cut(&op->y[i]->view, axis, start, stop);
+        piece.operands[i].x = whole ? &op->x[i].view : &x[i];
+        piece.operands[i].y = whole ? &op->y[i]->view : &y[i];
+    }
+    return op->work(op, &piece, poll, context);
+}
+
+static int work(pe_operation *op, size_t bytes, size_t threads) {
+    op->how.stream = bytes > PE_STREAM_BYTES;
+    ptrdiff_t length = is_cut_along_batch(op) ? pe_operation_batch(op) : pe_operation_seq(op);
+    return pe_run(work_on, op, (size_t)length, bytes, threads);
 }
 
 static int announce_writes(pe_operation *op) {
@@ -188,13 +209,13 @@ static int announce_writes(pe_operation *op) {
 }
 
 /* defer_above, then the work, then the result */
-PyObject *pe_operation_finish(pe_operation *op, PyObject *defer_above, PyObject *stream_hint) {
-    size_t bytes = total_bytes(op), limit = PyLong_AsSize_t(defer_above);
-    int stream = PyObject_IsTrue(stream_hint);
-    if (PyErr_Occurred()) return NULL;
-    if (bytes > limit) return PyLong_FromSize_t(bytes);
+PyObject *pe_operation_finish(pe_operation *op, PyObject *defer_above, PyObject *threads) {
+    size_t bytes = total_bytes(op), count;
+    int here = pe_parse_threads(defer_above, threads, bytes, &count);
+    if (here < 0) return NULL;
+    if (!here) return PyLong_FromSize_t(bytes);
     if (!op->have_y && make_outputs(op) < 0) return NULL;
-    int failed = work(op, bytes, stream); /* an interrupted call has written too */
+    int failed = work(op, bytes, count); /* an interrupted call has written too */
     if (failed) {
         PyObject *type, *value, *traceback;
         PyErr_Fetch(&type, &value, &traceback);

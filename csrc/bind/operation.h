@@ -7,7 +7,13 @@
 #define PE_ANY_WIDTH SIZE_MAX
 
 typedef struct pe_operation pe_operation;
-typedef enum pe_status pe_work(pe_operation *op, pe_poll *poll, void *context); /* writes y; everything is checked */
+/* What one thread does of it: operands that are the whole ones, or begin at this batch row and place of the sequence. */
+typedef struct {
+    pe_operand operands[2];
+    size_t batch, seq;
+} pe_piece;
+/* writes y; everything is checked */
+typedef enum pe_status pe_work(const pe_operation *op, const pe_piece *piece, pe_poll *poll, void *context);
 struct pe_operation {
     pe_state *state;
     pe_work *work;
@@ -32,7 +38,7 @@ int pe_operation_check_pair(const pe_operation *op);
 int pe_operation_check_batch(const pe_operation *op);
 int pe_operation_outputs(pe_operation *op, PyObject *out);
 /* The result; or, for work above defer_above bytes, that number of bytes and nothing done. */
-PyObject *pe_operation_finish(pe_operation *op, PyObject *defer_above, PyObject *stream_hint);
+PyObject *pe_operation_finish(pe_operation *op, PyObject *defer_above, PyObject *threads);
 
 ptrdiff_t pe_operation_batch(const pe_operation *op); /* -1 where there is no batch axis before the sequence axis */
 ptrdiff_t pe_operation_seq(const pe_operation *op);

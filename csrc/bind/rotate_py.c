@@ -1,13 +1,14 @@
 /* The two ways to rotate from Python: rows made from positions, and rows taken from ready tables. */
 #include "operation.h"
 
-static enum pe_status rotate(pe_operation *op, pe_poll *poll, void *context) {
-    pe_operand operands[2];
-    for (int i = 0; i < op->n; i++) operands[i].x = &op->x[i].view, operands[i].y = &op->y[i]->view;
-    return pe_rotate(op->state->kernels, &op->how, &op->rows, operands, op->n, poll, context);
+#include "../core/cut.h"
+
+static enum pe_status rotate(const pe_operation *op, const pe_piece *piece, pe_poll *poll, void *context) {
+    pe_rows rows = pe_rows_from(&op->rows, piece->batch, piece->seq);
+    return pe_rotate(op->state->kernels, &op->how, &rows, piece->operands, op->n, poll, context);
 }
 
-/* ---- rotate(spec, q, k, out, positions, offset, seq_axis, defer_above, stream) ---- */
+/* ---- rotate(spec, q, k, out, positions, offset, seq_axis, defer_above, threads) ---- */
 
 static int parse_rotate(pe_operation *op, PyObject *const *args) {
     const pe_spec *spec = pe_spec_from(args[0]);
@@ -52,7 +53,7 @@ PyObject *pe_py_rotate_onto(PyObject *module, PyObject *const *args, Py_ssize_t 
     return run_rotate(module, args, true);
 }
 
-/* ---- apply(x, cos, sin, out, positions, offset, seq_axis, layout, rotary_offset, conjugate, defer_above, stream) ---- */
+/* ---- apply(x, cos, sin, out, positions, offset, seq_axis, layout, rotary_offset, conjugate, defer_above, threads) ---- */
 
 static int parse_table(pe_operation *op, PyObject *object, const char *name, pe_array *table) {
     if (pe_array_any(op->state, object, name, table) < 0) return -1;

@@ -1,12 +1,15 @@
 /* Tables of cosines and sines, from Python. */
 #include "args.h"
 
+#include "../core/cut.h"
+
 typedef struct {
     pe_state *state;
     const pe_spec *spec;
     pe_position_args positions;
     enum pe_dtype dtype;
     pe_array out[2];
+    bool stream;
     PyObject *results[2]; /* owned */
 } table_call;
 
@@ -86,13 +89,12 @@ pe_view pe_three_axes(const pe_view *v) {
     return w;
 }
 
-static int work(const table_call *call, size_t bytes, bool stream) {
+static enum pe_status fill(void *context, size_t start, size_t stop, pe_poll *poll, void *release) {
+    const table_call *call = context;
     pe_view cos = pe_three_axes(&call->out[0].view), sin = pe_three_axes(&call->out[1].view);
-    pe_release release;
-    pe_poll *poll = pe_release_begin(&release, bytes);
-    pe_table(call->state->kernels, &call->spec->freq, &call->positions.positions, &cos, &sin,
-             stream || bytes > PE_STREAM_TABLE_BYTES, poll, &release);
-    return pe_release_end(&release);
+    cos = pe_cut(&cos, 1, start, stop), sin = pe_cut(&sin, 1, start, stop);
+    pe_positions positions = pe_positions_from(&call->positions.positions, 0, start);
+    return pe_table(call->state->kernels, &call->spec->freq, &positions, &cos, &sin, call->stream, poll, release);
 }
 
 static PyObject *run(table_call *call, PyObject *const *args) {
@@ -104,16 +106,17 @@ static PyObject *run(table_call *call, PyObject *const *args) {
     if (pe_require_positions(&call->spec->freq, &call->positions.positions, batch, seq) < 0) return NULL;
     if (args[3] != Py_None && parse_tables(call, args[3]) < 0) return NULL;
     size_t bytes = 2 * batch * seq * call->spec->freq.pairs * pe_itemsize(call->dtype);
-    size_t limit = PyLong_AsSize_t(args[4]);
-    int stream = PyObject_IsTrue(args[5]);
-    if (PyErr_Occurred()) return NULL;
-    if (bytes > limit) return PyLong_FromSize_t(bytes);
+    size_t threads;
+    int here = pe_parse_threads(args[4], args[5], bytes, &threads);
+    if (here < 0) return NULL;
+    if (!here) return PyLong_FromSize_t(bytes);
     if (args[3] == Py_None && make_tables(call) < 0) return NULL;
-    if (work(call, bytes, stream) < 0 || announce_writes(call) < 0) return NULL;
+    call->stream = bytes > PE_STREAM_TABLE_BYTES;
+    if (pe_run(fill, call, seq, bytes, threads) < 0 || announce_writes(call) < 0) return NULL;
     return PyTuple_Pack(2, call->results[0], call->results[1]);
 }
 
-/* table(spec, positions or n, float64, out, defer_above, stream) -> (cos, sin), or a number of bytes where that exceeds
+/* table(spec, positions or n, float64, out, defer_above, threads) -> (cos, sin), or a number of bytes where that exceeds
  * defer_above */
 PyObject *pe_py_table(PyObject *module, PyObject *const *args, Py_ssize_t n) {
     (void)n;

@@ -229,7 +229,7 @@ enum pe_status pe_add_rows(const struct pe_kernels *kernels, const pe_addition *
     pe_added rows = *given_rows;
     struct call call;
     if (pe_elements(x) == 0) return PE_OK;
-    if (rows.per_batch && x->shape[how.seq_axis] == 1) fold_single_tokens(&how, &rows);
+    if (rows.per_batch && x->shape[how.seq_axis] == 1 && rows.positions.from == 0) fold_single_tokens(&how, &rows);
     plan_add(call.plans, &how, &rows, operand);
     call.n_plans = call.plans->stream ? 1 : pe_group_runs(call.plans, PE_TOGETHER);
     call.walk = (struct pe_walk){.kernels = kernels,

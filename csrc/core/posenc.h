@@ -1,7 +1,7 @@
 /* posenc's core: the whole C API, and what each call promises.
  *
- * Core knows shapes and byte strides, never a Python object. It allocates nothing on an apply path, keeps no state, and
- * can be called from any number of threads. Callers own every buffer. Sizes are checked by the caller (bind), contracts
+ * Core knows shapes and byte strides, never a Python object. It allocates nothing on an apply path, keeps no state
+ * but a pool of threads (pool.h), and can be called from any number of threads. Callers own every buffer. Sizes are checked by the caller (bind), contracts
  * are stated here, and a call whose contract holds either does all of its work or reports why it stopped.
  */
 #ifndef POSENC_H
@@ -71,12 +71,13 @@ bool pe_overlaps_itself(const pe_view *v);           /* some byte belongs to two
 
 /* The positions of a call: an array, or ranges that count up by one.
  * Position of (axis, batch row, j) = element at data + axis*axis_stride + batch*batch_stride + j*stride; for a range the
- * element is the batch row's start, and j is added. Strides are zero where positions do not vary. */
+ * element is the batch row's start, and from + j is added. Strides are zero where positions do not vary. */
 enum pe_position_kind { PE_RANGE, PE_INT32, PE_INT64, PE_FLOAT64 };
 typedef struct {
     enum pe_position_kind kind;
     const char *data; /* int64 for a range */
     ptrdiff_t axis_stride, batch_stride, stride;
+    int64_t from; /* 0 but in a part of a call */
 } pe_positions;
 
 /* What turns a pair: angle of pair i = position on axis_of_freq[i] * inv_freq[i]. */

@@ -190,7 +190,7 @@ enum pe_status pe_rotate(const struct pe_kernels *kernels, const pe_rotation *ho
                          const pe_operand *operands, int n_operands, pe_poll *poll, void *context) {
     pe_rotation folded_how;
     pe_rows folded_rows;
-    if (rows->per_batch && operands[0].x->shape[how->seq_axis] == 1) {
+    if (rows->per_batch && operands[0].x->shape[how->seq_axis] == 1 && rows->positions.from == 0) {
         folded_how = *how, folded_rows = *rows;
         fold_single_tokens(&folded_how, &folded_rows);
         how = &folded_how, rows = &folded_rows;

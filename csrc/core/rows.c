@@ -26,7 +26,7 @@ static const char *position_address(const pe_positions *p, int axis, size_t batc
 
 int64_t pe_int_position(const pe_positions *p, int axis, size_t batch, size_t j) {
     int64_t value = load_int(p, position_address(p, axis, batch, j));
-    return p->kind == PE_RANGE ? value + (int64_t)j : value;
+    return p->kind == PE_RANGE ? value + p->from + (int64_t)j : value;
 }
 
 double pe_position(const pe_positions *p, int axis, size_t batch, size_t j) {

@@ -17,7 +17,7 @@ def rotate(
     offset: Any,
     seq_axis: Any,
     defer_above: int,
-    stream: bool,
+    threads: int,
     /,
 ) -> Any: ...
 def apply(
@@ -32,7 +32,7 @@ def apply(
     rotary_offset: int,
     conjugate: bool,
     defer_above: int,
-    stream: bool,
+    threads: int,
     /,
 ) -> Any: ...
 def rotate_onto(
@@ -44,7 +44,7 @@ def rotate_onto(
     offset: Any,
     seq_axis: Any,
     defer_above: int,
-    stream: bool,
+    threads: int,
     /,
 ) -> Any: ...
 def apply_onto(
@@ -59,7 +59,7 @@ def apply_onto(
     rotary_offset: int,
     conjugate: bool,
     defer_above: int,
-    stream: bool,
+    threads: int,
     /,
 ) -> Any: ...
 def rotate_gradient(
@@ -72,6 +72,7 @@ def rotate_gradient(
     inv_freq: Any,
     positions_gradient: Any,
     defer_above: int,
+    threads: int,
     /,
 ) -> int | None: ...
 def table_gradient(
@@ -84,9 +85,10 @@ def table_gradient(
     rotary_offset: int,
     conjugate: bool,
     defer_above: int,
+    threads: int,
     /,
 ) -> int | None: ...
-def table(spec: _Spec, positions: Any, float64: bool, out: Any, defer_above: int, stream: bool, /) -> Any: ...
+def table(spec: _Spec, positions: Any, float64: bool, out: Any, defer_above: int, threads: int, /) -> Any: ...
 def add(
     x: Any,
     table: Any,
@@ -97,7 +99,7 @@ def add(
     scale: float,
     padding_idx: int | None,
     defer_above: int,
-    stream: bool,
+    threads: int,
     /,
 ) -> Any: ...
 def add_sinusoid(
@@ -111,7 +113,7 @@ def add_sinusoid(
     scale: float,
     padding_idx: int | None,
     defer_above: int,
-    stream: bool,
+    threads: int,
     /,
 ) -> Any: ...
 def scatter(
@@ -123,6 +125,7 @@ def scatter(
     scale: float,
     padding_idx: int | None,
     defer_above: int,
+    threads: int,
     /,
 ) -> Any: ...
 def sinusoid(
@@ -133,7 +136,7 @@ def sinusoid(
     out: Any,
     padding_idx: int | None,
     defer_above: int,
-    stream: bool,
+    threads: int,
     /,
 ) -> Any: ...
 def rotate_call(function: _Method, slot: Any, defer_above: int, /) -> _Method: ...
@@ -156,18 +159,22 @@ def add_bias(
     mask: tuple[int, float, float, float],
     term: tuple[Any, ...] | None,
     defer_above: int,
-    stream: bool,
+    threads: int,
     /,
 ) -> Any: ...
-def relative_gradient(gradient: Any, where: Any, mask: Any, term: Any, first: Any, second: Any) -> None: ...
+def relative_gradient(
+    gradient: Any, where: Any, mask: Any, term: Any, first: Any, second: Any, defer_above: int, threads: int, /
+) -> int | None: ...
 def bias_gradient(
     gradient: Any,
     where: tuple[Any, Any, int],
     mask: tuple[int, float, float, float],
     term: tuple[Any, ...],
     sums: npt.NDArray[np.float64],
+    defer_above: int,
+    threads: int,
     /,
-) -> None: ...
+) -> int | None: ...
 def tally(
     map: Any,
     width: int,

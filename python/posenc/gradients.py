@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from posenc import _core, _split, runtime
+from posenc import _core, _views, runtime
 from posenc import _parameters as check
 from posenc.tables import LAYOUTS
 
@@ -86,9 +86,9 @@ def of_x(
         core(rope._spec, grad, grad_k, out, positions, offset, seq_axis, 0, False)  # checks, and defers all work
         rope = _fixed(rope, grad, positions, offset, seq_axis, seq_len)
     spec = _transposed(rope)
-    result = core(spec, grad, grad_k, out, positions, offset, seq_axis, runtime.SPLIT_BYTES, False)
+    result = core(spec, grad, grad_k, out, positions, offset, seq_axis, runtime.SPLIT_BYTES, 1)
     if type(result) is int:
-        return _split.rotate(spec, rope.axes, grad, grad_k, out, positions, offset, seq_axis, result, core)
+        return runtime.on_threads(core, spec, grad, grad_k, out, positions, offset, seq_axis)
     return result
 
 
@@ -142,9 +142,9 @@ def of_x_by_tables(
     code = LAYOUTS[check.choice("layout", layout, LAYOUTS)][1]
     how = (code, check.integer("rotary_offset", rotary_offset, 0, most=(1 << 63) - 1), not conjugate)
     core = _core.apply_onto if check.flag("accumulate", accumulate) else _core.apply
-    result = core(grad, cos, sin, out, positions, offset, seq_axis, *how, runtime.SPLIT_BYTES, False)
+    result = core(grad, cos, sin, out, positions, offset, seq_axis, *how, runtime.SPLIT_BYTES, 1)
     if type(result) is int:
-        return _split.apply(grad, (cos, sin), out, positions, offset, seq_axis, how, result, core)
+        return runtime.on_threads(core, grad, cos, sin, out, positions, offset, seq_axis, *how)
     return result
 
 
@@ -215,9 +215,9 @@ def of_tables(
         raise TypeError("out must be a pair of arrays, one for cos and one for sin")
     cos, sin = out
     _check_tables(cos, pairs, per_batch)
-    nbytes = _core.table_gradient(x, grad, cos, sin, seq_axis, *how, runtime.SPLIT_BYTES)
+    nbytes = _core.table_gradient(x, grad, cos, sin, seq_axis, *how, runtime.SPLIT_BYTES, 1)
     if nbytes is not None:
-        _split.table_gradient(x, grad, (cos, sin), seq_axis, how, nbytes)
+        runtime.on_threads(_core.table_gradient, x, grad, cos, sin, seq_axis, *how)
     return cos, sin
 
 
@@ -308,9 +308,7 @@ def of_positions(
     >>> bool(np.isclose(gradients.of_positions(rope, x, grad, positions=[3.0])[0], -0.5 * np.sin(1.5)))
     True
     """
-    _core.rotate_gradient(
-        rope._spec, x, grad, positions, offset, seq_axis, None, None, 0
-    )  # checks, and defers all work
+    _core.rotate_gradient(rope._spec, x, grad, positions, offset, seq_axis, None, None, 0, 1)  # checks, does nothing
     shape = _shape_of(x)
     given = (*np.shape(offset), 1) if positions is None else np.shape(positions)[rope.axes > 1 :]
     rows = given[0] if len(given) == 2 else 1
@@ -333,19 +331,17 @@ def _of_numbers(
 ) -> None:
     wanted = inv_freq, position_gradient
     if rope._varies:
-        _core.rotate_gradient(
-            rope._spec, x, grad, positions, offset, seq_axis, *wanted, 0
-        )  # checks, and defers all work
+        _core.rotate_gradient(rope._spec, x, grad, positions, offset, seq_axis, *wanted, 0, 1)  # checks, does nothing
         rope = _fixed(rope, x, positions, offset, seq_axis, seq_len)
-    nbytes = _core.rotate_gradient(rope._spec, x, grad, positions, offset, seq_axis, *wanted, 0)
-    if nbytes is not None:
-        _split.rotate_gradient(rope._spec, rope.axes, x, grad, positions, offset, seq_axis, *wanted, nbytes)
+    arguments = (rope._spec, x, grad, positions, offset, seq_axis, *wanted)
+    if _core.rotate_gradient(*arguments, runtime.SPLIT_BYTES, 1) is not None:
+        runtime.on_threads(_core.rotate_gradient, *arguments)
 
 
 def _shape_of(x: Any) -> tuple[int, ...]:
     if not hasattr(x, "ndim") and not hasattr(x, "__dlpack__"):
         raise TypeError(f"x must be a NumPy array or a torch CPU tensor, got {check.shown(x)}")
-    return tuple(_split.sliceable(x).shape)
+    return tuple(_views.sliceable(x).shape)
 
 
 def _check_tables(cos: Any, pairs: int, per_batch: bool) -> None:

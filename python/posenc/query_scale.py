@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
-from posenc import _exact, _series, _split
+from posenc import _exact, _series, _views
 from posenc import _parameters as check
 from posenc.tables import apply_rotary_emb
 
@@ -202,7 +202,7 @@ def scale_queries(q: Any, positions: Any, scheme: QueryScale, *, seq_axis: int =
     """
     if not hasattr(q, "__dlpack__"):
         raise TypeError(f"q must be a NumPy array or a torch CPU tensor, got {type(q)}")
-    readable = _split.sliceable(q)
+    readable = _views.sliceable(q)
     where = _positions(check.plain_array("positions", positions))
     _check_shape(where.shape, tuple(readable.shape), check.integer("seq_axis", seq_axis, -(1 << 62)))
     scale: npt.NDArray[Any] = _scheme(scheme).of(where)

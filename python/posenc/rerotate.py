@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from posenc import _parameters as check
-from posenc import _split
+from posenc import _views
 from posenc.rotary import Rope
 from posenc.scaling import InverseFrequencies
 
@@ -144,7 +144,7 @@ def _turn(rope: Rope, inv_freq: np.ndarray[Any, np.dtype[np.float64]], factor: f
 
 def _length(k: Any, seq_axis: Any) -> int:
     """Return the length of the sequence, or 1 where the call will be refused."""
-    shape = tuple(_split.sliceable(k).shape) if hasattr(k, "ndim") or hasattr(k, "__dlpack__") else ()
+    shape = tuple(_views.sliceable(k).shape) if hasattr(k, "ndim") or hasattr(k, "__dlpack__") else ()
     axis = check.integer("seq_axis", seq_axis, -(1 << 62))
     return int(shape[axis]) if -len(shape) <= axis < len(shape) else 1
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from posenc import _core, _split, runtime
+from posenc import _core, _views, runtime
 from posenc import _parameters as check
 from posenc._rope_numbers import RopeNumbers
 from posenc.tables import make_table
@@ -203,15 +203,15 @@ class Rope(RopeNumbers):
             For a read-only `out`.
         """
         if self._varies:
-            _core.rotate(self._spec, q, k, out, positions, offset, seq_axis, 0, False)  # checks, and defers all work
-            rope = self.at(check.sequence_length(seq_len, positions, offset, _split.sliceable(q).shape[seq_axis]))
+            _core.rotate(self._spec, q, k, out, positions, offset, seq_axis, 0, 1)  # checks, and defers all work
+            rope = self.at(check.sequence_length(seq_len, positions, offset, _views.sliceable(q).shape[seq_axis]))
             return rope(q, k, positions=positions, offset=offset, seq_axis=seq_axis, inverse=inverse, out=out)
         if seq_len is not None:
             check.integer("seq_len", seq_len, 1)
         spec = self._spec if inverse is False or not check.flag("inverse", inverse) else self._inverse_spec
-        result = _core.rotate(spec, q, k, out, positions, offset, seq_axis, runtime.SPLIT_BYTES, False)
+        result = _core.rotate(spec, q, k, out, positions, offset, seq_axis, runtime.SPLIT_BYTES, 1)
         if type(result) is int:
-            return _split.rotate(spec, self.axes, q, k, out, positions, offset, seq_axis, result)
+            return runtime.on_threads(_core.rotate, spec, q, k, out, positions, offset, seq_axis)
         return result
 
     def at(self, seq_len: int) -> Rope:
@@ -294,7 +294,7 @@ class Rope(RopeNumbers):
         if self._varies:
             if isinstance(positions, np.integer):
                 positions = int(positions)
-            _core.table(self._spec, positions, check.is_float64(dtype), out, 0, False)  # checks, and defers all work
+            _core.table(self._spec, positions, check.is_float64(dtype), out, 0, 1)  # checks, and defers all work
             largest = positions - 1 if isinstance(positions, int) else positions
             fixed = self.at(check.sequence_length(None, largest, 0, 0))
             return fixed.table(positions, dtype=dtype, out=out)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from posenc import _core, _split, runtime
+from posenc import _core, runtime
 from posenc import _parameters as check
 from posenc._frequencies import PRECISIONS
 
@@ -75,9 +75,9 @@ def make_table(spec: Any, axes: int, positions: Any, dtype: npt.DTypeLike, out: 
     wide = check.is_float64(dtype)
     if isinstance(positions, np.integer):
         positions = int(positions)
-    result = _core.table(spec, positions, wide, out, runtime.SPLIT_BYTES, False)
+    result = _core.table(spec, positions, wide, out, runtime.SPLIT_BYTES, 1)
     if type(result) is int:
-        result = _split.table(spec, axes, positions, wide, out, result)
+        result = runtime.on_threads(_core.table, spec, positions, wide, out)
     cos, sin = result
     torch = sys.modules.get("torch")
     if out is None and torch is not None and isinstance(positions, torch.Tensor):
@@ -149,10 +149,6 @@ def apply_rotary_emb(
     code = LAYOUTS[check.choice("layout", layout, LAYOUTS)][0]
     first = check.integer("rotary_offset", rotary_offset, 0, most=(1 << 63) - 1)
     conjugate = check.flag("conjugate", conjugate)
-    result = _core.apply(
-        x, cos, sin, out, positions, offset, seq_axis, code, first, conjugate, runtime.SPLIT_BYTES, False
-    )
-    if type(result) is int:
-        how = (code, first, conjugate)
-        return _split.apply(x, (cos, sin), out, positions, offset, seq_axis, how, result)
-    return result
+    how = (positions, offset, seq_axis, code, first, conjugate)
+    result = _core.apply(x, cos, sin, out, *how, runtime.SPLIT_BYTES, 1)
+    return runtime.on_threads(_core.apply, x, cos, sin, out, *how) if type(result) is int else result

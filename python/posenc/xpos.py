@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from posenc import _core, _exact, _series, _split
+from posenc import _core, _exact, _series, _views
 from posenc import _parameters as check
 from posenc.rotary import Rope
 from posenc.tables import apply_rotary_emb
@@ -157,14 +157,14 @@ class XPos:
 
     def _checked(self, q: Any, k: Any, out: Any, positions: Any, offset: Any, seq_axis: int) -> npt.NDArray[np.float64]:
         """Let C check the whole call, and return its positions as (seq,) or (batch, seq)."""
-        _core.rotate(self.rope._spec, q, k, out, positions, offset, seq_axis, 0, False)  # checks, and defers all work
+        _core.rotate(self.rope._spec, q, k, out, positions, offset, seq_axis, 0, 1)  # checks, and defers all work
         if positions is not None:
             return check.plain_array("positions", positions).astype(np.float64)
         try:
             first: Any = operator.index(offset)
         except TypeError:
             first = np.asarray(offset, np.float64)[:, None]
-        return np.asarray(first + np.arange(_split.sliceable(q).shape[seq_axis], dtype=np.float64))
+        return np.asarray(first + np.arange(_views.sliceable(q).shape[seq_axis], dtype=np.float64))
 
     def _logarithm(self, positions: npt.NDArray[np.float64], dtype: str) -> npt.NDArray[np.float64]:
         """Return ln(scale) of each position and pair, where the dtype holds both the scale and its inverse."""
@@ -182,7 +182,7 @@ class XPos:
 
     def _tables(self, positions: npt.NDArray[np.float64], x: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         """Return (cos, sin) for queries and for keys, as wide as x needs them."""
-        dtype = str(_split.sliceable(x).dtype).removeprefix("torch.")
+        dtype = str(_views.sliceable(x).dtype).removeprefix("torch.")
         kind = np.float64 if dtype == "float64" else np.float32
         scale = _series.exp(self._logarithm(positions, dtype))
         cos, sin = self.rope.table(positions, dtype=np.float64)

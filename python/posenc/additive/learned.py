@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from posenc import _core, _split, runtime
+from posenc import _core, _views, runtime
 from posenc import _parameters as check
 
 
@@ -139,9 +139,9 @@ def add_positions(
     [9.0, 1.0, 1.0]
     """
     how = _how(table_scale, padding_idx)
-    result = _core.add(x, table, out, positions, offset, seq_axis, *how, runtime.SPLIT_BYTES, False)
+    result = _core.add(x, table, out, positions, offset, seq_axis, *how, runtime.SPLIT_BYTES, 1)
     if type(result) is int:
-        return _split.add(x, table, out, positions, offset, seq_axis, how, result)
+        return runtime.on_threads(_core.add, x, table, out, positions, offset, seq_axis, *how)
     return result
 
 
@@ -202,17 +202,18 @@ def position_table_gradient(
         raise ValueError("either rows or out must be given: the size of the table, or the table's gradient")
     if out is None:
         out, accumulate = _zeros(grad, check.integer("rows", rows, 0)), True
-    result = _core.scatter(grad, out, positions, offset, seq_axis, *how, 0)  # checks, and defers the work
+    result = _core.scatter(grad, out, positions, offset, seq_axis, *how, 0, 1)  # checks, and defers the work
     if not accumulate:
-        _split.sliceable(out)[...] = 0
+        _views.sliceable(out)[...] = 0
     if type(result) is int:
-        _split.scatter(grad, out, positions, offset, seq_axis, how, result)
+        threads = runtime.get_num_threads() if result > runtime.SPLIT_BYTES else 1
+        _core.scatter(grad, out, positions, offset, seq_axis, *how, runtime.NEVER, threads)
     return out
 
 
 def _zeros(grad: Any, rows: int) -> Any:
     """Return zeros of the table's shape and dtype, in the kind of grad."""
-    dim = _split.sliceable(grad).shape[-1] if hasattr(grad, "__dlpack__") else 0
+    dim = _views.sliceable(grad).shape[-1] if hasattr(grad, "__dlpack__") else 0
     wide = str(getattr(grad, "dtype", "")).endswith("float64")
     zeros = np.zeros((rows, dim), np.float64 if wide else np.float32)
     torch = sys.modules.get("torch")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from posenc import _core, _split, runtime
+from posenc import _core, _views, runtime
 from posenc import _parameters as check
 from posenc.additive import conventions
 
@@ -97,9 +97,9 @@ def table(spec: Any, order: int, positions: Any, padding_idx: int | None, dtype:
     wide = check.is_float64(dtype)
     if isinstance(positions, np.integer):
         positions = int(positions)
-    result = _core.sinusoid(spec, order, positions, wide, out, padding_idx, runtime.SPLIT_BYTES, False)
+    result = _core.sinusoid(spec, order, positions, wide, out, padding_idx, runtime.SPLIT_BYTES, 1)
     if type(result) is int:
-        result = _split.sinusoid((spec, order), positions, wide, out, padding_idx, result)
+        result = runtime.on_threads(_core.sinusoid, spec, order, positions, wide, out, padding_idx)
     torch = sys.modules.get("torch")
     if out is None and torch is not None and isinstance(positions, torch.Tensor):
         return torch.from_numpy(result)
@@ -160,13 +160,13 @@ def add_sinusoidal(
     True
     """
     chosen = conventions.convention_of(convention)
-    shape = _split.sliceable(x).shape if hasattr(x, "__dlpack__") else ()
+    shape = _views.sliceable(x).shape if hasattr(x, "__dlpack__") else ()
     dim = _dim(list(shape)[-1]) if len(shape) else 4  # what is no array is an error of the call
     made = conventions.made(chosen, dim, check.base(base), check.choice("precision", precision, _PRECISIONS))
     how = (check.finite("table_scale", table_scale), _padding(padding_idx))
-    result = _core.add_sinusoid(*made, x, out, positions, offset, seq_axis, *how, runtime.SPLIT_BYTES, False)
+    result = _core.add_sinusoid(*made, x, out, positions, offset, seq_axis, *how, runtime.SPLIT_BYTES, 1)
     if type(result) is int:
-        return _split.add_sinusoid(made, x, out, positions, offset, seq_axis, how, result)
+        return runtime.on_threads(_core.add_sinusoid, *made, x, out, positions, offset, seq_axis, *how)
     return result
 
 

@@ -126,7 +126,7 @@ class BlockRope:
         -------
         array, or (array, array) with k
         """
-        _core.rotate(self._whole._spec, q, k, out, positions, offset, seq_axis, 0, False)  # checks, and does nothing
+        _core.rotate(self._whole._spec, q, k, out, positions, offset, seq_axis, 0, 1)  # checks, and does nothing
         rows = [None] * self.axes if positions is None else list(indexable(positions))
         for rope, row in zip(self.ropes, rows, strict=True):
             out = rope(q, k, positions=row, offset=offset, seq_axis=seq_axis, inverse=inverse, out=out)

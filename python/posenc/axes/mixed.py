@@ -133,7 +133,7 @@ class MixedRope:
         xs, outs = ([q], [out]) if k is None else ([q, k], list(out or (None, None)))
         views = [self._view(x, y, tables[0].shape[-2], seq_axis, head_axis) for x, y in zip(xs, outs, strict=True)]
         for view in views:  # checks all before any is written
-            _core.apply(view.x, *tables, view.out, None, 0, view.seq, LAYOUTS[self.layout][0], 0, inverse, 0, False)
+            _core.apply(view.x, *tables, view.out, None, 0, view.seq, LAYOUTS[self.layout][0], 0, inverse, 0, 1)
         for i, view in enumerate(views):
             turned = apply_rotary_emb(
                 view.x, *tables, layout=self.layout, seq_axis=view.seq, conjugate=inverse, out=view.out

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from posenc import _core, _split, runtime
+from posenc import _core, runtime
 from posenc import _parameters as check
-from posenc.bias import _parts, _scores
+from posenc.bias import _scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,25 +83,8 @@ def sums(grad: Any, where: _scores.Where, mask: _scores.Mask, term: tuple[Any, .
 
     The work is shared along the heads, where both arrays have them: no sum is made by two threads.
     """
-    shape = _scores.shape_of(grad)
-    if len(shape) < 2:  # C says what is wrong
-        _core.relative_gradient(grad, where, mask, term, first, second)
-        return
-    source = _split.sliceable(grad)
-    nbytes = math.prod(shape) * source.itemsize
-    threads = runtime.get_num_threads() if nbytes > runtime.SPLIT_BYTES else 1
-    heads = source.shape[-3] if source.ndim >= 3 else 1
-    targets = [array for array in (first, second) if array is not None]
-    if threads == 1 or heads == 1 or any(a.ndim < 3 or a.shape[-3] != heads for a in targets):
-        _core.relative_gradient(grad, where, mask, term, first, second)
-        return
-
-    def part(start: int, stop: int) -> None:
-        pieces = [None if a is None else _split.cut(a, -3, start, stop) for a in (first, second)]
-        own = _parts.cut_relative(term, -3, start, stop)
-        _core.relative_gradient(_split.cut(source, -3, start, stop), where, mask, own, *pieces)
-
-    _split.slices_of(-3, heads, False, nbytes, threads).run(part)
+    if _core.relative_gradient(grad, where, mask, term, first, second, runtime.SPLIT_BYTES, 1) is not None:
+        runtime.on_threads(_core.relative_gradient, grad, where, mask, term, first, second)
 
 
 def target(name: str, out: Any, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from posenc import _core, _split, runtime
+from posenc import _core, _views, runtime
 from posenc import _parameters as check
-from posenc.bias import _parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +57,7 @@ def _window(window: Any) -> tuple[float, float]:
 def shape_of(scores: Any) -> tuple[int, ...]:
     """Return the shape of scores, or the empty one of what C will refuse."""
     try:
-        return tuple(_split.sliceable(scores).shape)
+        return tuple(_views.sliceable(scores).shape)
     except Exception:
         return ()
 
@@ -120,10 +119,8 @@ def dense_of_heads(
 
 
 def _add(scores: Any, out: Any, where: Where, mask: Mask, term: Any) -> Any:
-    result = _core.add_bias(scores, out, where, mask, term, runtime.SPLIT_BYTES, False)
-    if type(result) is int:
-        return _parts.add_bias(scores, out, where, mask, term, result)
-    return result
+    result = _core.add_bias(scores, out, where, mask, term, runtime.SPLIT_BYTES, 1)
+    return runtime.on_threads(_core.add_bias, scores, out, where, mask, term) if type(result) is int else result
 
 
 def dense(shape: tuple[int, ...], dtype: npt.DTypeLike, out: Any, where: Where, mask: Mask, term: Any) -> Any:
@@ -157,21 +154,5 @@ def length(name: str, value: Any) -> int:
 
 def gradient_sums(gradient: Any, where: Where, mask: Mask, term: Any, sums: npt.NDArray[np.float64]) -> None:
     """Add what each slope or table entry gathers to `sums`, heads along axis -2; the same bits for any threads."""
-    source = _split.sliceable(gradient)
-    heads = source.shape[-3] if source.ndim >= 3 else 1
-    nbytes = math.prod(source.shape) * source.itemsize
-    threads = runtime.get_num_threads() if nbytes > runtime.SPLIT_BYTES else 1
-    plain = (
-        str(getattr(gradient, "layout", "torch.strided")) == "torch.strided"
-    )  # C refuses others, which have no parts
-    if threads == 1 or heads == 1 or not plain:
-        _core.bias_gradient(gradient, where, mask, term, sums)
-        return
-
-    def part(start: int, stop: int) -> None:
-        own = np.ascontiguousarray(sums[..., start:stop, :])
-        piece = _parts.cut_term(term, "h", start, stop)
-        _core.bias_gradient(_split.cut(source, -3, start, stop), where, mask, piece, own)
-        sums[..., start:stop, :] = own
-
-    _split.slices_of(-3, heads, False, nbytes, threads).run(part)
+    if _core.bias_gradient(gradient, where, mask, term, sums, runtime.SPLIT_BYTES, 1) is not None:
+        runtime.on_threads(_core.bias_gradient, gradient, where, mask, term, sums)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from posenc import _exact
+from posenc import _exact, _views
 from posenc import _parameters as check
-from posenc.bias import _parts, _scores
+from posenc.bias import _scores
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -111,7 +111,7 @@ def alibi_bias(
     """
     term = line_term(slopes, right_slopes, form)
     positions = (query_positions, key_positions)
-    rows = _parts.batch_rows(slopes, right_slopes, *positions)
+    rows = _views.batch_rows(slopes, right_slopes, *positions)
     masks, heads = (causal, window, sinks), term[0].shape[1]
     return _scores.dense_of_heads(heads, (query_len, key_len), rows, (dtype, out), term, masks, positions)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from posenc import _core, _split
+from posenc import _core, _views
 from posenc import _parameters as check
 from posenc.bias import _scores
 from posenc.bias.windows import LARGEST_SIDE, sides_of
@@ -158,13 +158,13 @@ def add_decomposed_bias(scores: Any, rows: Any, columns: Any, *, out: Any = None
         )
     apart = (*shape[:-2], height, width, shape[-1])
     result = _core.empty_like(scores) if out is None else out
-    x = _split.sliceable(scores).reshape(apart)
+    x = _views.sliceable(scores).reshape(apart)
     y = x
     if out is not scores:
         own = _scores.shape_of(result)
         if own and own != shape:
             raise ValueError(f"out must have the shape of scores, {shape}, got {own}")
-        y = _split.sliceable(result).reshape(apart) if own else result  # C says what is wrong with that
+        y = _views.sliceable(result).reshape(apart) if own else result  # C says what is wrong with that
     where = _scores.where_of(apart, None, None)
     _scores.add(x, y, where, _scores.mask_of(False, None, 0), (rows, columns, None, 0, 1.0, "g"))
     return result

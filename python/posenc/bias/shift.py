@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from posenc import _parameters as check
-from posenc import _split
+from posenc import _views
 from posenc.bias import _relative, _scores
 from posenc.bias.transformer_xl import CONVENTIONS, causal_of, origin_of
 
@@ -96,7 +96,7 @@ def relative_shift(x: Any, key_len: int | None = None, *, convention: str = "tra
         term = _shift_term(x, origin, rows, where, wanted, 1.0)
         mask = _scores.mask_of(causal_of(None, rows, origin, wanted, "x"), None, 0)
         return _scores.dense(wanted, np.float32, out, where, mask, term)
-    return _shifted(_split.sliceable(x), keys, origin - keys + queries, rows < origin + queries)
+    return _shifted(_views.sliceable(x), keys, origin - keys + queries, rows < origin + queries)
 
 
 def _shifted(x: Any, keys: int, start: int, leaves_rows: bool) -> Any:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from posenc import _parameters as check
-from posenc.bias import _parts, _scores
+from posenc import _views
+from posenc.bias import _scores
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -236,6 +237,6 @@ def t5_bias(
     """
     term = table_term(table, bidirectional, num_buckets, max_distance, order)
     positions = (query_positions, key_positions)
-    rows = _parts.batch_rows(*positions)
+    rows = _views.batch_rows(*positions)
     masks, heads = (causal, window, sinks), _scores.shape_of(table)[term[1].index("h")]
     return _scores.dense_of_heads(heads, (query_len, key_len), rows, (dtype, out), term, masks, positions)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from posenc import _parameters as check
-from posenc._split import sliceable
+from posenc._views import sliceable
 
 
 @dataclass(frozen=True)

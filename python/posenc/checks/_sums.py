@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, NoReturn
@@ -116,7 +117,16 @@ def tally_heads(heads: Sequence[tuple[tuple[int, ...], list[Sample]]], leading: 
             for sample in heads[i][1]:
                 _tally_sample(found[i], sample, leading, trailing, scratch)
 
-    runtime.run_parts(some, parts, threads)
+    if threads == 1:
+        for part in range(parts):
+            some(part)
+        return found
+    pool = ThreadPoolExecutor(threads, "posenc")
+    try:
+        for _ in pool.map(some, range(parts)):
+            pass
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupt waits for the heads under way, and for no other
     return found
 
 

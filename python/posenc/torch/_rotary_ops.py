@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from posenc import _core, _split, runtime
+from posenc import _core, runtime
 from posenc.torch import _formula
 from posenc.torch._memory import fresh
 from posenc.torch._table_ops import (
@@ -59,9 +59,9 @@ def _rotate(
 def rotate_plain(spec: Any, axes: int, x: Tensor, positions: Tensor | None, offset: int, seq_axis: int) -> Tensor:
     """Rotate a plain CPU tensor."""
     out = fresh(x)
-    result = _core.rotate(spec, x, None, out, positions, offset, seq_axis, runtime.SPLIT_BYTES, False)
+    result = _core.rotate(spec, x, None, out, positions, offset, seq_axis, runtime.SPLIT_BYTES, 1)
     if type(result) is int:
-        result = _split.rotate(spec, axes, x, None, out, positions, offset, seq_axis, result)
+        result = runtime.on_threads(_core.rotate, spec, x, None, out, positions, offset, seq_axis)
     return result  # type: ignore[no-any-return]
 
 
@@ -152,9 +152,8 @@ def _rotate_gradient(
         rows = (axes, where.shape[-2] if where.ndim == 2 + (axes > 1) else 1, where.shape[-1])
         total = of_positions.view(rows).numpy()
     arguments = (x, grad, where, offset, seq_axis, of_frequencies, total)
-    nbytes = _core.rotate_gradient(spec, *arguments, 0)
-    if nbytes is not None:
-        _split.rotate_gradient(spec, axes, *arguments, nbytes)
+    if _core.rotate_gradient(spec, *arguments, runtime.SPLIT_BYTES, 1) is not None:
+        runtime.on_threads(_core.rotate_gradient, spec, *arguments)
     return torch.from_numpy(of_frequencies), of_positions
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from posenc import _core, _split, runtime
+from posenc import _core, runtime
 from posenc.tables import make_table
 from posenc.torch import _formula
 from posenc.torch._memory import fresh
@@ -62,9 +62,9 @@ def _apply_rotary(
     x, tables = plain(x), (plain(cos), plain(sin))
     how = (layout, rotary_offset, conjugate)
     out = fresh(x)
-    result = _core.apply(x, tables[0], tables[1], out, None, 0, seq_axis, *how, runtime.SPLIT_BYTES, False)
+    result = _core.apply(x, tables[0], tables[1], out, None, 0, seq_axis, *how, runtime.SPLIT_BYTES, 1)
     if type(result) is int:
-        result = _split.apply(x, tables, out, None, 0, seq_axis, how, result)
+        result = runtime.on_threads(_core.apply, x, *tables, out, None, 0, seq_axis, *how)
     return result  # type: ignore[no-any-return]
 
 
@@ -128,9 +128,9 @@ def _table_gradient(
     longer = shape[-2] - x.shape[seq_axis]  # rows that turned nothing
     rows = [t.narrow(-2, 0, t.shape[-2] - longer) for t in (cos, sin)] if longer > 0 else [cos, sin]
     how = (layout, rotary_offset, conjugate)
-    nbytes = _core.table_gradient(x, grad, rows[0], rows[1], seq_axis, *how, runtime.SPLIT_BYTES)
+    nbytes = _core.table_gradient(x, grad, rows[0], rows[1], seq_axis, *how, runtime.SPLIT_BYTES, 1)
     if nbytes is not None:
-        _split.table_gradient(x, grad, (rows[0], rows[1]), seq_axis, how, nbytes)
+        runtime.on_threads(_core.table_gradient, x, grad, rows[0], rows[1], seq_axis, *how)
     return cos, sin
 
 
