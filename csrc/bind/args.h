@@ -116,7 +116,7 @@ int pe_parse_seq_axis(PyObject *object, int ndim, const char *name, const char *
 const char *pe_shape_text(const pe_view *v, char *buffer, size_t size); /* "(2, 8, 128)" */
 bool pe_is_boolean(PyObject *object);
 
-/* Work on so many bytes: without the GIL where they are many, and then with a look for signals every 25 ms. */
+/* work.c: work on so many bytes, without the GIL where they are many, and then with a look for signals every 25 ms. */
 typedef struct {
     PyThreadState *thread; /* NULL where the GIL is kept */
     int64_t checked;       /* ns */

@@ -6,26 +6,11 @@
 #include <math.h>
 #include <string.h>
 
+#include "bias_args.h"
+
 #include "../core/cut.h"
-#include "relative.h"
 
-typedef struct {
-    pe_state *state;
-    const char *x_name;
-    pe_array x, y, table;
-    bool have_x, have_y;
-    pe_position_args query, key;
-    pe_bias bias;
-    pe_line line;
-    pe_lookup lookup;
-    pe_relative_args relative;
-    int axis; /* along which threads share the call */
-    pe_relative_sums content_sums;
-    double *sums;
-    PyObject *result; /* owned */
-} bias_call;
-
-static const pe_view *scores_of(const bias_call *call) {
+static const pe_view *scores_of(const pe_bias_call *call) {
     return call->have_x ? &call->x.view : &call->y.view;
 }
 
@@ -45,7 +30,7 @@ static int check_axes(const pe_view *v, const char *name) {
 
 /* ---- where: (query_positions, key_positions, query_start) ---- */
 
-static int check_positions(const bias_call *call, const pe_position_args *p, size_t n) {
+static int check_positions(const pe_bias_call *call, const pe_position_args *p, size_t n) {
     double twice[1] = {2}; /* which bounds positions by 2^30 */
     pe_frequencies freq = {.inv_freq = twice, .pairs = 1, .axes = 1, .fastest = {2}};
     size_t batch = p->per_batch ? (size_t)batch_of(scores_of(call)) : 1;
@@ -58,7 +43,7 @@ static int check_positions(const bias_call *call, const pe_position_args *p, siz
     return -1;
 }
 
-static int parse_where(bias_call *call, PyObject *where) {
+static int parse_where(pe_bias_call *call, PyObject *where) {
     const pe_view *v = scores_of(call);
     ptrdiff_t queries = axis_length(v, 2), keys = axis_length(v, 1);
     long long start = PyLong_AsLongLong(PyTuple_GetItem(where, 2));
@@ -78,7 +63,7 @@ static int parse_where(bias_call *call, PyObject *where) {
 
 /* ---- mask: (causal, left, right, sinks) ---- */
 
-static int parse_mask(bias_call *call, PyObject *mask) {
+static int parse_mask(pe_bias_call *call, PyObject *mask) {
     call->bias.mask = (pe_mask){.causal = (enum pe_causal)PyLong_AsLong(PyTuple_GetItem(mask, 0)),
                                 .left = PyFloat_AsDouble(PyTuple_GetItem(mask, 1)),
                                 .right = PyFloat_AsDouble(PyTuple_GetItem(mask, 2)),
@@ -89,7 +74,7 @@ static int parse_mask(bias_call *call, PyObject *mask) {
 /* ---- term: None, (slopes, of_key), (table, roles, index, low, scale), or that of relative.h ---- */
 
 /* slopes: float64 (1 or batch, heads, 2), contiguous */
-static int parse_line(bias_call *call, PyObject *term) {
+static int parse_line(pe_bias_call *call, PyObject *term) {
     PyArrayObject *slopes = (PyArrayObject *)PyTuple_GetItem(term, 0);
     const pe_view *v = scores_of(call);
     ptrdiff_t rows = PyArray_DIM(slopes, 0), heads = PyArray_DIM(slopes, 1), batch = batch_of(v);
@@ -111,7 +96,7 @@ static int parse_line(bias_call *call, PyObject *term) {
 }
 
 /* the stride that a letter of roles names, and how long its axis must be; -1 for any length */
-static ptrdiff_t *role(bias_call *call, char letter, ptrdiff_t *length) {
+static ptrdiff_t *role(pe_bias_call *call, char letter, ptrdiff_t *length) {
     const pe_view *v = scores_of(call);
     pe_lookup *l = &call->lookup;
     switch (letter) {
@@ -123,7 +108,7 @@ static ptrdiff_t *role(bias_call *call, char letter, ptrdiff_t *length) {
     }
 }
 
-static int parse_table(bias_call *call, PyObject *object, const char *roles) {
+static int parse_table(pe_bias_call *call, PyObject *object, const char *roles) {
     if (pe_array_float(call->state, object, "table", &call->table) < 0) return -1;
     const pe_view *t = &call->table.view;
     char text[256], other[256];
@@ -149,7 +134,7 @@ static int parse_table(bias_call *call, PyObject *object, const char *roles) {
 }
 
 /* index: int32, (distances,) from low on, contiguous, or (queries, keys) */
-static int parse_index(bias_call *call, PyArrayObject *index, int64_t low) {
+static int parse_index(pe_bias_call *call, PyArrayObject *index, int64_t low) {
     pe_lookup *l = &call->lookup;
     const pe_view *v = scores_of(call);
     bool matrix = PyArray_NDIM(index) == 2;
@@ -175,13 +160,13 @@ static int parse_index(bias_call *call, PyArrayObject *index, int64_t low) {
     return 0;
 }
 
-static int check_integral(const bias_call *call) {
+static int check_integral(const pe_bias_call *call) {
     if (call->query.integral && call->key.integral) return 0;
     PyErr_SetString(PyExc_TypeError, "positions whose difference selects a value must be integers, got floats");
     return -1;
 }
 
-static int parse_lookup(bias_call *call, PyObject *term) {
+static int parse_lookup(pe_bias_call *call, PyObject *term) {
     char roles[8] = "";
     Py_ssize_t length = 0;
     const char *text = PyUnicode_AsUTF8AndSize(PyTuple_GetItem(term, 1), &length);
@@ -196,7 +181,7 @@ static int parse_lookup(bias_call *call, PyObject *term) {
     return parse_index(call, (PyArrayObject *)PyTuple_GetItem(term, 2), low);
 }
 
-static int parse_term(bias_call *call, PyObject *term) {
+static int parse_term(pe_bias_call *call, PyObject *term) {
     if (term == Py_None) return 0;
     if (pe_is_relative(term)) {
         if (pe_parse_relative(call->state, term, scores_of(call), call->x_name, &call->relative, &call->bias) < 0)
@@ -206,9 +191,14 @@ static int parse_term(bias_call *call, PyObject *term) {
     return PyTuple_Size(term) == 2 ? parse_line(call, term) : parse_lookup(call, term);
 }
 
+int pe_parse_bias(pe_bias_call *call, PyObject *where, PyObject *mask, PyObject *term) {
+    if (check_axes(scores_of(call), call->x_name) < 0) return -1;
+    return parse_where(call, where) < 0 || parse_mask(call, mask) < 0 ? -1 : parse_term(call, term);
+}
+
 /* ---- outputs ---- */
 
-static int parse_output(bias_call *call, PyObject *object) {
+static int parse_output(pe_bias_call *call, PyObject *object) {
     if (object == Py_None) return 0;
     call->have_y = true;
     if (call->have_x && object == call->x.object) {
@@ -223,7 +213,7 @@ static int parse_output(bias_call *call, PyObject *object) {
     return pe_check_output(&call->y, "out");
 }
 
-static int check_outputs(const bias_call *call) {
+static int check_outputs(const pe_bias_call *call) {
     if (!call->have_y) return 0;
     if (pe_check_positions_disjoint(&call->query, &call->y, "out") < 0) return -1;
     if (pe_check_positions_disjoint(&call->key, &call->y, "out") < 0) return -1;
@@ -233,12 +223,12 @@ static int check_outputs(const bias_call *call) {
 
 /* ---- add_bias(scores or None, out or None, where, mask, term, defer_above, threads) ---- */
 
-static void begin(bias_call *call, PyObject *module) {
+void pe_bias_begin(pe_bias_call *call, PyObject *module) {
     memset(call, 0, sizeof *call);
     call->state = pe_get_state(module);
 }
 
-static void clear(bias_call *call) {
+void pe_bias_clear(pe_bias_call *call) {
     pe_array_clear(&call->x);
     pe_array_clear(&call->y);
     pe_array_clear(&call->table);
@@ -248,15 +238,14 @@ static void clear(bias_call *call) {
     Py_XDECREF(call->result);
 }
 
-static int parse(bias_call *call, PyObject *const *args) {
+static int parse(pe_bias_call *call, PyObject *const *args) {
     call->x_name = args[0] == Py_None ? "out" : "scores";
     if (args[0] != Py_None) {
         if (pe_array_float(call->state, args[0], "scores", &call->x) < 0) return -1;
         call->have_x = true;
     }
     if (parse_output(call, args[1]) < 0) return -1;
-    if (check_axes(scores_of(call), call->x_name) < 0) return -1;
-    if (parse_where(call, args[2]) < 0 || parse_mask(call, args[3]) < 0 || parse_term(call, args[4]) < 0) return -1;
+    if (pe_parse_bias(call, args[2], args[3], args[4]) < 0) return -1;
     return check_outputs(call);
 }
 
@@ -271,7 +260,7 @@ static int axis_to_cut(const pe_view *v, size_t threads) {
 }
 
 static enum pe_status add(void *context, size_t start, size_t stop, pe_poll *poll, void *release) {
-    const bias_call *call = context;
+    const pe_bias_call *call = context;
     struct pe_bias_part part;
     pe_view x, y = pe_cut(&call->y.view, call->axis, start, stop);
     if (call->have_x) x = pe_cut(&call->x.view, call->axis, start, stop);
@@ -279,18 +268,18 @@ static enum pe_status add(void *context, size_t start, size_t stop, pe_poll *pol
     return pe_add_bias(call->state->kernels, &part.bias, call->have_x ? &x : NULL, &y, poll, release);
 }
 
-static int work(bias_call *call, size_t bytes, size_t threads) {
+static int work(pe_bias_call *call, size_t bytes, size_t threads) {
     call->bias.stream = bytes > PE_STREAM_BYTES;
     call->axis = axis_to_cut(&call->y.view, threads);
     return pe_run(add, call, (size_t)call->y.view.shape[call->axis], bytes, threads);
 }
 
-static int announce_write(bias_call *call) {
+static int announce_write(pe_bias_call *call) {
     if (!call->have_y || call->y.kind != PE_KIND_TORCH) return 0; /* nobody can have saved a fresh tensor */
     return pe_tensors_written(call->state, &call->y.object, 1);
 }
 
-static PyObject *run(bias_call *call, PyObject *const *args) {
+static PyObject *run(pe_bias_call *call, PyObject *const *args) {
     if (parse(call, args) < 0) return NULL;
     const pe_view *v = scores_of(call);
     size_t bytes = pe_elements(v) * pe_itemsize(v->dtype), threads;
@@ -313,97 +302,9 @@ static PyObject *run(bias_call *call, PyObject *const *args) {
 
 PyObject *pe_py_add_bias(PyObject *module, PyObject *const *args, Py_ssize_t n) {
     (void)n;
-    bias_call call;
-    begin(&call, module);
+    pe_bias_call call;
+    pe_bias_begin(&call, module);
     PyObject *result = run(&call, args);
-    clear(&call);
-    return result;
-}
-
-/* ---- gradients: threads share the heads, for no sum is made by two ---- */
-
-static PyObject *share_heads(bias_call *call, pe_span *span, bool apart, PyObject *defer_above, PyObject *threads) {
-    const pe_view *g = &call->x.view;
-    size_t bytes = pe_elements(g) * pe_itemsize(g->dtype), count;
-    int here = pe_parse_threads(defer_above, threads, bytes, &count);
-    if (here < 0) return NULL;
-    if (!here) return PyLong_FromSize_t(bytes);
-    call->axis = g->ndim > 2 ? g->ndim - 3 : 0; /* without heads there is one piece */
-    size_t length = (size_t)g->shape[call->axis];
-    if (pe_run(span, call, length, bytes, apart && g->ndim > 2 ? count : 1) < 0) return NULL;
-    return Py_NewRef(Py_None);
-}
-
-/* ---- bias_gradient(gradient, where, mask, term, sums, defer_above, threads) ---- */
-
-static enum pe_status sum(void *context, size_t start, size_t stop, pe_poll *poll, void *release) {
-    const bias_call *call = context;
-    struct pe_bias_part part;
-    pe_view g = pe_cut(&call->x.view, call->axis, start, stop);
-    pe_cut_bias(&call->bias, g.ndim, call->axis, start, stop, &part);
-    double *sums = call->sums + start * (call->bias.line ? 2 : call->bias.lookup->length);
-    return pe_bias_gradient(&part.bias, &g, sums, poll, release);
-}
-
-static PyObject *run_gradient(bias_call *call, PyObject *const *args) {
-    call->x_name = "gradient";
-    if (pe_array_float(call->state, args[0], "gradient", &call->x) < 0) return NULL;
-    call->have_x = true;
-    if (check_axes(&call->x.view, "gradient") < 0) return NULL;
-    if (parse_where(call, args[1]) < 0 || parse_mask(call, args[2]) < 0 || parse_term(call, args[3]) < 0) return NULL;
-    call->sums = PyArray_DATA((PyArrayObject *)args[4]);
-    return share_heads(call, sum, true, args[5], args[6]);
-}
-
-/* sums: float64, contiguous, of the shape that core names; for a lookup the table only gives its shape */
-PyObject *pe_py_bias_gradient(PyObject *module, PyObject *const *args, Py_ssize_t n) {
-    (void)n;
-    bias_call call;
-    begin(&call, module);
-    PyObject *result = run_gradient(&call, args);
-    clear(&call);
-    return result;
-}
-
-/* ---- relative_gradient(gradient, where, mask, term, first, second, defer_above, threads) ---- */
-
-static bool has_heads(const pe_view *sums, PyObject *given) {
-    return given == Py_None || (sums->ndim > 2 && sums->stride[sums->ndim - 3] != 0);
-}
-
-static enum pe_status sum_content(void *context, size_t start, size_t stop, pe_poll *poll, void *release) {
-    const bias_call *call = context;
-    struct pe_bias_part part;
-    pe_view g = pe_cut(&call->x.view, call->axis, start, stop);
-    pe_relative_sums to = call->content_sums;
-    if (stop - start < (size_t)call->x.view.shape[call->axis]) {
-        pe_cut_bias(&call->bias, g.ndim, call->axis, start, stop, &part);
-        if (to.first.data) to.first = pe_cut(&to.first, call->axis, start, stop);
-        if (to.second.data) to.second = pe_cut(&to.second, call->axis, start, stop);
-    } else
-        part.bias = call->bias;
-    return pe_relative_gradient(call->state->kernels, &part.bias, &g, &to, poll, release);
-}
-
-static PyObject *run_relative_gradient(bias_call *call, PyObject *const *args) {
-    call->x_name = "gradient";
-    if (pe_array_float(call->state, args[0], "gradient", &call->x) < 0) return NULL;
-    call->have_x = true;
-    if (check_axes(&call->x.view, "gradient") < 0) return NULL;
-    if (parse_where(call, args[1]) < 0 || parse_mask(call, args[2]) < 0 || parse_term(call, args[3]) < 0) return NULL;
-    if (pe_parse_relative_sums(call->state, args[4], args[5], &call->x.view, &call->relative, &call->content_sums) < 0)
-        return NULL;
-    const pe_relative_sums *to = &call->content_sums;
-    bool apart = has_heads(&to->first, args[4]) && has_heads(&to->second, args[5]);
-    return share_heads(call, sum_content, apart, args[6], args[7]);
-}
-
-/* first, second: float64, the last axis contiguous, of the shapes that core names, or None where nothing is asked for */
-PyObject *pe_py_relative_gradient(PyObject *module, PyObject *const *args, Py_ssize_t n) {
-    (void)n;
-    bias_call call;
-    begin(&call, module);
-    PyObject *result = run_relative_gradient(&call, args);
-    clear(&call);
+    pe_bias_clear(&call);
     return result;
 }
