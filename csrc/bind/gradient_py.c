@@ -128,7 +128,7 @@ static int run_blocks(gradient_call *call, size_t bytes, size_t threads) {
     if (call->has[0] && call->sums == NULL) return PyErr_NoMemory(), -1;
     int failed = pe_run_steps(rotate_block, call, length, call->step, bytes, threads);
     double *inv_freq = call->has[0] ? (double *)(void *)call->wanted[0].view.data : NULL;
-    for (size_t b = 0; inv_freq && b < blocks; b++)
+    for (size_t b = 0; inv_freq && !failed && b < blocks; b++)
         for (size_t i = 0; i < op->rows.pairs; i++) inv_freq[i] += call->sums[b * op->rows.pairs + i];
     PyMem_Free(call->sums);
     return failed;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 from typing import Any
 
 import numpy as np
@@ -159,7 +160,8 @@ def expected_sum(given: Any, bias: Any, named: dict[str, Any]) -> Expected:
     window = named.get("window")
     left, right = window if isinstance(window, tuple) else (window, window)
     left, right = (
-        math.inf if bound is None else min(bound, 2**60) - (not isinstance(window, tuple)) for bound in (left, right)
+        math.inf if bound is None else min(operator.index(bound), 2**60) - (not isinstance(window, tuple))
+        for bound in (left, right)
     )
     causal = named.get("causal", False)
     seen = _reference.keys_seen(query, key, causal is True, left, right, int(named.get("sinks", 0)))
