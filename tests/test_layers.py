@@ -35,8 +35,8 @@ MAY_INCLUDE = {
     "core": (
         {"core", "kernels"},
         {
-            *("stdint.h", "stddef.h", "stdbool.h", "math.h", "string.h", "cpuid.h", "intrin.h", "immintrin.h"),
-            *("stdatomic.h", "pthread.h", "signal.h", "time.h", "windows.h"),  # of the pool of threads
+            *("stdint.h", "stddef.h", "stdbool.h", "math.h", "string.h", "cpuid.h", "intrin.h"),
+            *("stdatomic.h", "pthread.h", "signal.h", "time.h", "windows.h", "xmmintrin.h"),  # of the pool of threads
         },
     ),
     "bind": (
