@@ -131,8 +131,9 @@ typedef enum pe_status pe_span(void *call, size_t start, size_t stop, pe_poll *p
 int pe_run(pe_span *span, void *call, size_t length, size_t bytes, size_t threads);
 /* The same in pieces of `step`, however many threads there are. */
 int pe_run_steps(pe_span *span, void *call, size_t length, size_t step, size_t bytes, size_t threads);
-/* the last arguments of a function: 1 where the work is to be done, 0 where it is deferred, -1 with an exception */
-int pe_parse_threads(PyObject *defer_above, PyObject *threads, size_t bytes, size_t *count);
+/* The last arguments of a function: the number of bytes, as its result, where the work is deferred; NULL where it is to be done on
+ * so many threads, or with an exception. */
+PyObject *pe_defer(PyObject *defer_above, PyObject *threads, size_t bytes, size_t *count);
 
 /* spec_py.c: what a Rope holds for C */
 typedef struct {

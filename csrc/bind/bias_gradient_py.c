@@ -6,9 +6,8 @@
 static PyObject *share_heads(pe_bias_call *call, pe_span *span, bool apart, PyObject *defer_above, PyObject *threads) {
     const pe_view *g = &call->x.view;
     size_t bytes = pe_elements(g) * pe_itemsize(g->dtype), count;
-    int here = pe_parse_threads(defer_above, threads, bytes, &count);
-    if (here < 0) return NULL;
-    if (!here) return PyLong_FromSize_t(bytes);
+    PyObject *deferred = pe_defer(defer_above, threads, bytes, &count);
+    if (deferred || PyErr_Occurred()) return deferred;
     call->axis = g->ndim > 2 ? g->ndim - 3 : 0; /* without heads there is one piece */
     size_t length = (size_t)g->shape[call->axis];
     if (pe_run(span, call, length, bytes, apart && g->ndim > 2 ? count : 1) < 0) return NULL;

@@ -283,9 +283,8 @@ static PyObject *run(pe_bias_call *call, PyObject *const *args) {
     if (parse(call, args) < 0) return NULL;
     const pe_view *v = scores_of(call);
     size_t bytes = pe_elements(v) * pe_itemsize(v->dtype), threads;
-    int here = pe_parse_threads(args[5], args[6], bytes, &threads);
-    if (here < 0) return NULL;
-    if (!here) return PyLong_FromSize_t(bytes);
+    PyObject *deferred = pe_defer(args[5], args[6], bytes, &threads);
+    if (deferred || PyErr_Occurred()) return deferred;
     if (!call->have_y) {
         call->result = pe_array_like(call->state, &call->x);
         if (call->result == NULL || pe_array_float(call->state, call->result, "out", &call->y) < 0) return NULL;

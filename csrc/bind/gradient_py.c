@@ -158,9 +158,8 @@ static PyObject *rotate_gradient(gradient_call *call, PyObject *const *args) {
         return NULL;
     }
     size_t bytes = bytes_of(call), threads;
-    int here = pe_parse_threads(args[8], args[9], bytes, &threads);
-    if (here < 0) return NULL;
-    if (!here) return PyLong_FromSize_t(bytes);
+    PyObject *deferred = pe_defer(args[8], args[9], bytes, &threads);
+    if (deferred || PyErr_Occurred()) return deferred;
     return run_blocks(call, bytes, threads) < 0 ? NULL : announce(call);
 }
 
@@ -174,16 +173,6 @@ PyObject *pe_py_rotate_gradient(PyObject *module, PyObject *const *args, Py_ssiz
 }
 
 /* ---- table_gradient(x, grad, cos, sin, seq_axis, layout, rotary_offset, conjugate, defer_above, threads) ---- */
-
-/* as (batch, seq, pairs), a batch of one with stride zero */
-static pe_view three_axes(const pe_view *v) {
-    pe_view w = *v;
-    if (w.ndim == 2) {
-        for (int i = 2; i > 0; i--) w.shape[i] = w.shape[i - 1], w.stride[i] = w.stride[i - 1];
-        w.shape[0] = 1, w.stride[0] = 0, w.ndim = 3;
-    }
-    return w;
-}
 
 /* the shape of the gradients of tables: as cos has it, where that fits x */
 static int table_shape(gradient_call *call, PyObject *cos, int *ndim, ptrdiff_t shape[3]) {
@@ -232,12 +221,11 @@ static PyObject *table_gradient(gradient_call *call, PyObject *const *args) {
     op->rows.conjugate = conjugate;
     for (int i = 0; i < 2; i++)
         if (parse_wanted(call, i, args[2 + i], true, ndim, shape) < 0) return NULL;
-    call->cos = three_axes(&call->wanted[0].view), call->sin = three_axes(&call->wanted[1].view);
+    call->cos = pe_three_axes(&call->wanted[0].view), call->sin = pe_three_axes(&call->wanted[1].view);
     call->axis = op->how.seq_axis;
     size_t bytes = bytes_of(call), threads;
-    int here = pe_parse_threads(args[8], args[9], bytes, &threads);
-    if (here < 0) return NULL;
-    if (!here) return PyLong_FromSize_t(bytes);
+    PyObject *deferred = pe_defer(args[8], args[9], bytes, &threads);
+    if (deferred || PyErr_Occurred()) return deferred;
     if (pe_run(fill_rows, call, (size_t)pe_operation_seq(op), bytes, threads) < 0) return NULL;
     return announce(call);
 }

@@ -211,9 +211,8 @@ static int announce_writes(pe_operation *op) {
 /* defer_above, then the work, then the result */
 PyObject *pe_operation_finish(pe_operation *op, PyObject *defer_above, PyObject *threads) {
     size_t bytes = total_bytes(op), count;
-    int here = pe_parse_threads(defer_above, threads, bytes, &count);
-    if (here < 0) return NULL;
-    if (!here) return PyLong_FromSize_t(bytes);
+    PyObject *deferred = pe_defer(defer_above, threads, bytes, &count);
+    if (deferred || PyErr_Occurred()) return deferred;
     if (!op->have_y && make_outputs(op) < 0) return NULL;
     int failed = work(op, bytes, count); /* an interrupted call has written too */
     if (failed) {

@@ -107,9 +107,8 @@ static PyObject *run(table_call *call, PyObject *const *args) {
     if (args[3] != Py_None && parse_tables(call, args[3]) < 0) return NULL;
     size_t bytes = 2 * batch * seq * call->spec->freq.pairs * pe_itemsize(call->dtype);
     size_t threads;
-    int here = pe_parse_threads(args[4], args[5], bytes, &threads);
-    if (here < 0) return NULL;
-    if (!here) return PyLong_FromSize_t(bytes);
+    PyObject *deferred = pe_defer(args[4], args[5], bytes, &threads);
+    if (deferred || PyErr_Occurred()) return deferred;
     if (args[3] == Py_None && make_tables(call) < 0) return NULL;
     call->stream = bytes > PE_STREAM_TABLE_BYTES;
     if (pe_run(fill, call, seq, bytes, threads) < 0 || announce_writes(call) < 0) return NULL;

@@ -69,10 +69,9 @@ int pe_run(pe_span *span, void *call, size_t length, size_t bytes, size_t thread
     return pe_run_steps(span, call, length, length / pieces + (length % pieces != 0), bytes, threads);
 }
 
-int pe_parse_threads(PyObject *defer_above, PyObject *threads, size_t bytes, size_t *count) {
+PyObject *pe_defer(PyObject *defer_above, PyObject *threads, size_t bytes, size_t *count) {
     size_t limit = PyLong_AsSize_t(defer_above);
-    if (PyErr_Occurred()) return -1;
+    if (PyErr_Occurred()) return NULL;
     *count = PyLong_AsSize_t(threads);
-    if (PyErr_Occurred()) return -1;
-    return bytes <= limit;
+    return PyErr_Occurred() || bytes <= limit ? NULL : PyLong_FromSize_t(bytes);
 }

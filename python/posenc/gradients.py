@@ -86,10 +86,7 @@ def of_x(
         core(rope._spec, grad, grad_k, out, positions, offset, seq_axis, 0, False)  # checks, and defers all work
         rope = _fixed(rope, grad, positions, offset, seq_axis, seq_len)
     spec = _transposed(rope)
-    result = core(spec, grad, grad_k, out, positions, offset, seq_axis, runtime.SPLIT_BYTES, 1)
-    if type(result) is int:
-        return runtime.on_threads(core, spec, grad, grad_k, out, positions, offset, seq_axis)
-    return result
+    return runtime.call(core, spec, grad, grad_k, out, positions, offset, seq_axis)
 
 
 def of_x_by_tables(
@@ -142,10 +139,7 @@ def of_x_by_tables(
     code = LAYOUTS[check.choice("layout", layout, LAYOUTS)][1]
     how = (code, check.integer("rotary_offset", rotary_offset, 0, most=(1 << 63) - 1), not conjugate)
     core = _core.apply_onto if check.flag("accumulate", accumulate) else _core.apply
-    result = core(grad, cos, sin, out, positions, offset, seq_axis, *how, runtime.SPLIT_BYTES, 1)
-    if type(result) is int:
-        return runtime.on_threads(core, grad, cos, sin, out, positions, offset, seq_axis, *how)
-    return result
+    return runtime.call(core, grad, cos, sin, out, positions, offset, seq_axis, *how)
 
 
 def of_tables(
@@ -215,9 +209,7 @@ def of_tables(
         raise TypeError("out must be a pair of arrays, one for cos and one for sin")
     cos, sin = out
     _check_tables(cos, pairs, per_batch)
-    nbytes = _core.table_gradient(x, grad, cos, sin, seq_axis, *how, runtime.SPLIT_BYTES, 1)
-    if nbytes is not None:
-        runtime.on_threads(_core.table_gradient, x, grad, cos, sin, seq_axis, *how)
+    runtime.call(_core.table_gradient, x, grad, cos, sin, seq_axis, *how)
     return cos, sin
 
 
@@ -334,8 +326,7 @@ def _of_numbers(
         _core.rotate_gradient(rope._spec, x, grad, positions, offset, seq_axis, *wanted, 0, 1)  # checks, does nothing
         rope = _fixed(rope, x, positions, offset, seq_axis, seq_len)
     arguments = (rope._spec, x, grad, positions, offset, seq_axis, *wanted)
-    if _core.rotate_gradient(*arguments, runtime.SPLIT_BYTES, 1) is not None:
-        runtime.on_threads(_core.rotate_gradient, *arguments)
+    runtime.call(_core.rotate_gradient, *arguments)
 
 
 def _shape_of(x: Any) -> tuple[int, ...]:

@@ -209,10 +209,7 @@ class Rope(RopeNumbers):
         if seq_len is not None:
             check.integer("seq_len", seq_len, 1)
         spec = self._spec if inverse is False or not check.flag("inverse", inverse) else self._inverse_spec
-        result = _core.rotate(spec, q, k, out, positions, offset, seq_axis, runtime.SPLIT_BYTES, 1)
-        if type(result) is int:
-            return runtime.on_threads(_core.rotate, spec, q, k, out, positions, offset, seq_axis)
-        return result
+        return runtime.call(_core.rotate, spec, q, k, out, positions, offset, seq_axis)
 
     def at(self, seq_len: int) -> Rope:
         """Return the fixed Rope of a sequence length, for scalings that depend on it; else this one.
@@ -298,7 +295,7 @@ class Rope(RopeNumbers):
             largest = positions - 1 if isinstance(positions, int) else positions
             fixed = self.at(check.sequence_length(None, largest, 0, 0))
             return fixed.table(positions, dtype=dtype, out=out)
-        return make_table(self._spec, self.axes, positions, dtype, out)
+        return make_table(self._spec, positions, dtype, out)
 
 
 @lru_cache(maxsize=64)

@@ -121,6 +121,12 @@ def show_runtime() -> None:
     print(f"threads: {get_num_threads()}")
 
 
+def call(core: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function of `_core`, on all threads where its work is large."""
+    result = core(*arguments, SPLIT_BYTES, 1)
+    return on_threads(core, *arguments) if type(result) is int else result
+
+
 def on_threads(core: Callable[..., Any], *arguments: Any) -> Any:
     """Do what a function of `_core` has deferred, on all threads: cut into pieces in C, which has checked it whole."""
     return core(*arguments, NEVER, get_num_threads())

@@ -67,17 +67,15 @@ def rotary_table(
     inv_freq = check.rounded(check.frequencies(inv_freq), check.choice("precision", precision, PRECISIONS))
     axes_of = check.axes_of(axis_of_freq, len(inv_freq))
     spec = _core.spec(inv_freq, axes_of, 0, 2 * len(inv_freq), 0, check.finite("scale", scale), precision == "float32")
-    return make_table(spec, check.count_axes(axes_of), positions, dtype, out)
+    return make_table(spec, positions, dtype, out)
 
 
-def make_table(spec: Any, axes: int, positions: Any, dtype: npt.DTypeLike, out: Any) -> tuple[Any, Any]:
+def make_table(spec: Any, positions: Any, dtype: npt.DTypeLike, out: Any) -> tuple[Any, Any]:
     """Return (cos, sin) of a spec, in the kind of the positions."""
     wide = check.is_float64(dtype)
     if isinstance(positions, np.integer):
         positions = int(positions)
-    result = _core.table(spec, positions, wide, out, runtime.SPLIT_BYTES, 1)
-    if type(result) is int:
-        result = runtime.on_threads(_core.table, spec, positions, wide, out)
+    result = runtime.call(_core.table, spec, positions, wide, out)
     cos, sin = result
     torch = sys.modules.get("torch")
     if out is None and torch is not None and isinstance(positions, torch.Tensor):
@@ -150,5 +148,4 @@ def apply_rotary_emb(
     first = check.integer("rotary_offset", rotary_offset, 0, most=(1 << 63) - 1)
     conjugate = check.flag("conjugate", conjugate)
     how = (positions, offset, seq_axis, code, first, conjugate)
-    result = _core.apply(x, cos, sin, out, *how, runtime.SPLIT_BYTES, 1)
-    return runtime.on_threads(_core.apply, x, cos, sin, out, *how) if type(result) is int else result
+    return runtime.call(_core.apply, x, cos, sin, out, *how)

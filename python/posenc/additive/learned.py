@@ -139,10 +139,7 @@ def add_positions(
     [9.0, 1.0, 1.0]
     """
     how = _how(table_scale, padding_idx)
-    result = _core.add(x, table, out, positions, offset, seq_axis, *how, runtime.SPLIT_BYTES, 1)
-    if type(result) is int:
-        return runtime.on_threads(_core.add, x, table, out, positions, offset, seq_axis, *how)
-    return result
+    return runtime.call(_core.add, x, table, out, positions, offset, seq_axis, *how)
 
 
 def position_table_gradient(

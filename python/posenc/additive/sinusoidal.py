@@ -97,9 +97,7 @@ def table(spec: Any, order: int, positions: Any, padding_idx: int | None, dtype:
     wide = check.is_float64(dtype)
     if isinstance(positions, np.integer):
         positions = int(positions)
-    result = _core.sinusoid(spec, order, positions, wide, out, padding_idx, runtime.SPLIT_BYTES, 1)
-    if type(result) is int:
-        result = runtime.on_threads(_core.sinusoid, spec, order, positions, wide, out, padding_idx)
+    result = runtime.call(_core.sinusoid, spec, order, positions, wide, out, padding_idx)
     torch = sys.modules.get("torch")
     if out is None and torch is not None and isinstance(positions, torch.Tensor):
         return torch.from_numpy(result)
@@ -164,10 +162,7 @@ def add_sinusoidal(
     dim = _dim(list(shape)[-1]) if len(shape) else 4  # what is no array is an error of the call
     made = conventions.made(chosen, dim, check.base(base), check.choice("precision", precision, _PRECISIONS))
     how = (check.finite("table_scale", table_scale), _padding(padding_idx))
-    result = _core.add_sinusoid(*made, x, out, positions, offset, seq_axis, *how, runtime.SPLIT_BYTES, 1)
-    if type(result) is int:
-        return runtime.on_threads(_core.add_sinusoid, *made, x, out, positions, offset, seq_axis, *how)
-    return result
+    return runtime.call(_core.add_sinusoid, *made, x, out, positions, offset, seq_axis, *how)
 
 
 def timestep_embedding(

@@ -83,8 +83,7 @@ def sums(grad: Any, where: _scores.Where, mask: _scores.Mask, term: tuple[Any, .
 
     The work is shared along the heads, where both arrays have them: no sum is made by two threads.
     """
-    if _core.relative_gradient(grad, where, mask, term, first, second, runtime.SPLIT_BYTES, 1) is not None:
-        runtime.on_threads(_core.relative_gradient, grad, where, mask, term, first, second)
+    runtime.call(_core.relative_gradient, grad, where, mask, term, first, second)
 
 
 def target(name: str, out: Any, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:

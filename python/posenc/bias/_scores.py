@@ -119,8 +119,7 @@ def dense_of_heads(
 
 
 def _add(scores: Any, out: Any, where: Where, mask: Mask, term: Any) -> Any:
-    result = _core.add_bias(scores, out, where, mask, term, runtime.SPLIT_BYTES, 1)
-    return runtime.on_threads(_core.add_bias, scores, out, where, mask, term) if type(result) is int else result
+    return runtime.call(_core.add_bias, scores, out, where, mask, term)
 
 
 def dense(shape: tuple[int, ...], dtype: npt.DTypeLike, out: Any, where: Where, mask: Mask, term: Any) -> Any:
@@ -154,5 +153,4 @@ def length(name: str, value: Any) -> int:
 
 def gradient_sums(gradient: Any, where: Where, mask: Mask, term: Any, sums: npt.NDArray[np.float64]) -> None:
     """Add what each slope or table entry gathers to `sums`, heads along axis -2; the same bits for any threads."""
-    if _core.bias_gradient(gradient, where, mask, term, sums, runtime.SPLIT_BYTES, 1) is not None:
-        runtime.on_threads(_core.bias_gradient, gradient, where, mask, term, sums)
+    runtime.call(_core.bias_gradient, gradient, where, mask, term, sums)

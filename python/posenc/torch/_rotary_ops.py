@@ -53,15 +53,13 @@ def _rotate(
     """Rotate."""
     spec = make_spec(inv_freq, axis_of_freq, layout, x.shape[-1], rotary_offset, scale, as_float32)
     x, positions = plain(x), None if positions is None else plain(positions)
-    return rotate_plain(spec, count_axes(axis_of_freq), x, positions, offset, seq_axis)
+    return rotate_plain(spec, x, positions, offset, seq_axis)
 
 
-def rotate_plain(spec: Any, axes: int, x: Tensor, positions: Tensor | None, offset: int, seq_axis: int) -> Tensor:
+def rotate_plain(spec: Any, x: Tensor, positions: Tensor | None, offset: int, seq_axis: int) -> Tensor:
     """Rotate a plain CPU tensor."""
     out = fresh(x)
-    result = _core.rotate(spec, x, None, out, positions, offset, seq_axis, runtime.SPLIT_BYTES, 1)
-    if type(result) is int:
-        result = runtime.on_threads(_core.rotate, spec, x, None, out, positions, offset, seq_axis)
+    result = runtime.call(_core.rotate, spec, x, None, out, positions, offset, seq_axis)
     return result  # type: ignore[no-any-return]
 
 
@@ -152,8 +150,7 @@ def _rotate_gradient(
         rows = (axes, where.shape[-2] if where.ndim == 2 + (axes > 1) else 1, where.shape[-1])
         total = of_positions.view(rows).numpy()
     arguments = (x, grad, where, offset, seq_axis, of_frequencies, total)
-    if _core.rotate_gradient(spec, *arguments, runtime.SPLIT_BYTES, 1) is not None:
-        runtime.on_threads(_core.rotate_gradient, spec, *arguments)
+    runtime.call(_core.rotate_gradient, spec, *arguments)
     return torch.from_numpy(of_frequencies), of_positions
 
 

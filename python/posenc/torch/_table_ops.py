@@ -62,9 +62,7 @@ def _apply_rotary(
     x, tables = plain(x), (plain(cos), plain(sin))
     how = (layout, rotary_offset, conjugate)
     out = fresh(x)
-    result = _core.apply(x, tables[0], tables[1], out, None, 0, seq_axis, *how, runtime.SPLIT_BYTES, 1)
-    if type(result) is int:
-        result = runtime.on_threads(_core.apply, x, *tables, out, None, 0, seq_axis, *how)
+    result = runtime.call(_core.apply, x, tables[0], tables[1], out, None, 0, seq_axis, *how)
     return result  # type: ignore[no-any-return]
 
 
@@ -128,9 +126,7 @@ def _table_gradient(
     longer = shape[-2] - x.shape[seq_axis]  # rows that turned nothing
     rows = [t.narrow(-2, 0, t.shape[-2] - longer) for t in (cos, sin)] if longer > 0 else [cos, sin]
     how = (layout, rotary_offset, conjugate)
-    nbytes = _core.table_gradient(x, grad, rows[0], rows[1], seq_axis, *how, runtime.SPLIT_BYTES, 1)
-    if nbytes is not None:
-        runtime.on_threads(_core.table_gradient, x, grad, rows[0], rows[1], seq_axis, *how)
+    runtime.call(_core.table_gradient, x, grad, rows[0], rows[1], seq_axis, *how)
     return cos, sin
 
 
@@ -191,7 +187,7 @@ def _rotary_table(
     """Return tables of (seq, pairs) or (batch, seq, pairs)."""
     spec = make_spec(inv_freq, axis_of_freq, 0, 2 * len(inv_freq), 0, scale, as_float32)
     dtype = np.float64 if wide else np.float32
-    return make_table(spec, count_axes(axis_of_freq), plain(positions), dtype, None)
+    return make_table(spec, plain(positions), dtype, None)
 
 
 @_rotary_table.register_fake
