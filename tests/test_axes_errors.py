@@ -23,6 +23,9 @@ def plain(head_dim: int = 24, **more: Any) -> posenc.Rope:
 NTK, YARN = scaling.NTK(2.0), scaling.Yarn(factor=4.0, original_max_position_embeddings=64)
 DYNAMIC = scaling.DynamicNTK(factor=2.0, original_max_position_embeddings=64)
 WRONG: list[tuple[type[Exception], str, Any]] = [
+    (TypeError, "axes must be an integer, got []", lambda: axes.axial(24, layout="half", axes=[])),
+    (TypeError, "axes must be an integer, got ''", lambda: axes.axial_blocks(24, axes="")),
+    (ValueError, "every axis from 0 on, got [0, 2147483648]", lambda: axes.axial(24, layout="half", axes=[0, 1 << 31])),
     (ValueError, "head_dim must be a multiple of 4", lambda: axes.axial(26, layout="half")),
     (
         ValueError,

@@ -227,6 +227,7 @@ def refusal(given: dict[str, Any], *, strict: bool) -> str:
         ({"source": LLAMA, "layout": "half"}, ValueError, "'llama' is, leave it out"),
         ({"source": LLAMA, "strict": 1}, TypeError, "strict must be True or False, got 1"),
         ({"source": LLAMA, "family": 5}, TypeError, "family must be a string, got 5"),
+        ({"source": LLAMA, "part": ["text"]}, TypeError, r"part must be a string, got \['text'\]"),
         ({"source": LLAMA, "family": "x"}, ValueError, "family 'x' is not known"),
         ({"source": LLAMA, "family": "qwen2", "part": "text"}, ValueError, "part and family exclude each other"),
         ({"source": LLAMA, "part": "vision"}, ValueError, "part 'vision' is not there: 'llama' has one part only"),
@@ -235,3 +236,10 @@ def refusal(given: dict[str, Any], *, strict: bool) -> str:
 def test_wrong_arguments(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         config.read(**arguments)
+
+
+def test_wrong_layer_types() -> None:
+    found = config.read(LLAMA)
+    for wrong in ("sliding_attention", ["all"], 3):
+        with pytest.raises(ValueError, match="layer_type must be one of 'all', got "):
+            found.rope(wrong)

@@ -67,7 +67,6 @@ ValueError: positions must be finite, with |position| and |position * inv_freq| 
     posenc.add_sinusoidal(x, offset=2**31 - 3, out=x)
     posenc.sinusoidal_table([2**31], 8)
     posenc.sinusoidal_table(2**70, 8)
-    posenc.timestep_embedding([np.inf], 8)
 ValueError: table_scale must be finite, got nan
     posenc.add_positions(x, new(9, 8), table_scale=np.nan)
     posenc.add_sinusoidal(x, table_scale=np.nan)
@@ -161,6 +160,15 @@ ValueError: a number of positions must not be negative, got -1
     posenc.sinusoidal_table(-1, 8)
 TypeError: flip_sin_to_cos must be True or False, got 1
     posenc.timestep_embedding(4, 8, flip_sin_to_cos=1)
+TypeError: timesteps must be integers, float32 or float64, got bool
+    posenc.timestep_embedding([True], 8)
+ValueError: timesteps must have shape (seq,) or (batch, seq) for frequencies of 1 axis, got ()
+    posenc.timestep_embedding(np.float32(3), 8)
+ValueError: timesteps must be finite, with |timestep| and |timestep * inv_freq| below 2**31
+    posenc.timestep_embedding([np.nan], 8)
+    posenc.timestep_embedding([np.inf], 8)
+ValueError: max_period must be positive and finite, got 0
+    posenc.timestep_embedding(4, 8, max_period=0)
 ValueError: downscale_freq_shift must be finite, got nan
     posenc.timestep_embedding(4, 8, downscale_freq_shift=np.nan)
 """)

@@ -95,8 +95,9 @@ TypeError: inv_freq must be float32 or float64, got bfloat16
     Rope(8, inv_freq=np.ones(4, bfloat16))
 TypeError: inv_freq must be float32 or float64, got object
     Rope(8, inv_freq=[huge] * 4)
-ValueError: ...inhomogeneous...
+ValueError: inv_freq must be an array, or what NumPy can make one of: ...inhomogeneous...
     Rope(8, inv_freq=[[1], [1, 2]])
+ValueError: axis_of_freq must be an array, or what NumPy can make one of: ...inhomogeneous...
     Rope(8, axis_of_freq=[[0], [0, 0, 0]])
 ValueError: inv_freq must have 2 frequencies for rotary_dim 4, got 3
     Rope(8, inv_freq=np.ones(3), rotary_dim=4)

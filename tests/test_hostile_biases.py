@@ -65,6 +65,10 @@ ValueError: key_len must be at most 1073741824, got an integer of 101 bits
     posenc.alibi_bias([1], 1, 2**100)
 TypeError: dtype must be float32, float64, float16 or bfloat16, got int32
     posenc.alibi_bias([1], 2, 2, dtype=np.int32)
+TypeError: dtype must be float32, float64, float16 or bfloat16, got >f4
+    posenc.alibi_bias([1], 2, 2, dtype=">f4")
+TypeError: dtype must be float32, float64, float16 or bfloat16, got 'half a float'
+    posenc.alibi_bias([1], 2, 2, dtype="half a float")
 TypeError: dtype must be float32, float64, float16 or bfloat16, got None
     posenc.alibi_bias([1], 2, 2, dtype=None)
 ValueError: out must have shape (1, 2, 2), got (1, 2, 3)
@@ -150,8 +154,18 @@ ValueError: key_positions must be finite and below 2**30 in size
     posenc.add_alibi(x, [1, 1, 1], query_positions=[0, 1, 2, 3], key_positions=np.full(8, 2**40), out=x)
 ValueError: query_positions must be given where there are more queries (8) than keys (4)
     posenc.add_alibi(x.swapaxes(-1, -2), [1, 1, 1], key_positions=[0, 1, 2, 3])
-TypeError: positions whose difference selects a value must be integers, got floats
+TypeError: query_positions must be integers, since a difference of positions selects a value; got floats
     posenc.add_t5_bias(x, new(32, 3), bidirectional=True, query_positions=[0.0, 1, 2, 3], out=x)
+# queries without positions take the last of the keys': what is wrong is theirs
+TypeError: key_positions must be integers, since a difference of positions selects a value; got floats
+    posenc.add_t5_bias(x, new(32, 3), bidirectional=True, key_positions=np.arange(8.0), out=x)
+TypeError: key_positions must be integers, float32 or float64, got bool
+    posenc.add_alibi(x, [1, 1, 1], key_positions=np.ones(8, bool), out=x)
+ValueError: key_positions must be finite and below 2**30 in size
+    posenc.add_alibi(x, [1, 1, 1], key_positions=np.full(8, 2**40), out=x)
+ValueError: key_positions must be integers, float32 or float64: ...inhomogeneous...
+    posenc.add_alibi(x, [1, 1, 1], key_positions=[[0, 1], [2]], out=x)
+    posenc.alibi_bias([1], 2, 2, key_positions=[[0, 1], [2]])
 """)
 def test_positions(error: str, text: str, call: str) -> None:
     assert_call_refused(error, text, call)

@@ -45,8 +45,9 @@ ValueError: positions must have shape (seq,) or (batch, seq) for frequencies of 
     rope.table([[[0, 1, 2]]])
 ValueError: positions must have shape (seq,) or (batch, seq) for frequencies of 1 axis, got ()
     rope.table(3.0)
-ValueError: ...inhomogeneous...
+ValueError: positions must be integers, float32 or float64: ...inhomogeneous...
     rope(x, positions=[[0, 1], [1]])
+ValueError: offset must be an integer or one integer per batch row, shape (batch,): ...inhomogeneous...
     rope(x, offset=[[0, 1], [1]])
 TypeError: positions must be integers, float32 or float64, got float16 (half precision cannot count positions)
     rope(x, positions=np.zeros(4, np.float16))

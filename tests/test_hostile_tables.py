@@ -91,8 +91,14 @@ TypeError: dtype must be float32 or float64, got int64
     rope.table(4, dtype=np.int64)
 TypeError: dtype must be float32 or float64, got >f4
     rope.table(4, dtype=swapped(np.float32))
-TypeError: ...not understood
+TypeError: dtype must be float32 or float64, got 'nonsense'
     rope.table(4, dtype="nonsense")
+TypeError: dtype must be float32 or float64, got 0
+    rope.table(4, dtype=0)
+TypeError: dtype must be float32 or float64, got ndarray of shape (2, 3, 4, 8) and dtype float32
+    rope.table(4, dtype=x)
+TypeError: dtype must be float32 or float64, got bfloat16
+    rope.table(4, dtype=torch.bfloat16)
 ValueError: out[0] must have shape (4, 4) for these positions and frequencies, got (64, 4)
     rope.table(4, out=(cos, sin))
 ValueError: out[1] must have shape (4, 4) for these positions and frequencies, got (64, 4)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import posenc
 from conftest import assert_same_bits
 from posenc import _reference, bias
 from test_alibi import DTYPES, POSITIONS, seen_by
@@ -69,6 +70,20 @@ def test_shapes_of_buckets() -> None:
     assert bias.t5_bucket([]).shape == (0,)
     assert bias.t5_bucket(np.zeros((2, 0, 3), np.int8)).shape == (2, 0, 3)
     assert bias.t5_bucket(torch.tensor([[-1, 1]])).tolist() == [[1, 17]]
+
+
+def test_what_is_kept_changes_no_check() -> None:
+    """1 equals True, and 32.0 equals 32: found among what earlier calls left, they are refused all the same."""
+    scores, table = np.zeros((2, 4, 4), np.float32), np.zeros((32, 2), np.float32)
+    posenc.add_t5_bias(scores, table, bidirectional=True)
+    with pytest.raises(TypeError, match="bidirectional must be True or False, got 1"):
+        posenc.add_t5_bias(scores, table, bidirectional=1)
+    with pytest.raises(TypeError, match="bidirectional must be True or False, got ndarray of shape"):
+        posenc.add_t5_bias(scores, table, bidirectional=np.ones(2, bool))
+    with pytest.raises(TypeError, match=r"num_buckets must be an integer, got 32\.0"):
+        posenc.add_t5_bias(scores, table, bidirectional=True, num_buckets=32.0)
+    with pytest.raises(TypeError, match=r"max_distance with 8 exact distances must be an integer, got 128\.0"):
+        posenc.add_t5_bias(scores, table, bidirectional=True, max_distance=128.0)
 
 
 # ---- biases ----

@@ -319,3 +319,15 @@ print([name for name in ("torch", "ml_dtypes", "transformers", "matplotlib") if 
 
 def test_an_older_torch_leaks_nothing(blocks_left_by_an_older_torch: int) -> None:
     assert blocks_left_by_an_older_torch < 100
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_tables_by_a_dtype_of_torch(dtype: torch.dtype) -> None:
+    """Whoever has tensors writes torch.float64."""
+    rope = posenc.Rope(8, layout="half")
+    for table in (*rope.table(torch.arange(3), dtype=dtype), *posenc.rotary_table(torch.arange(3), [1.0], dtype=dtype)):
+        assert table.dtype is dtype
+    name = str(dtype).removeprefix("torch.")
+    assert posenc.sinusoidal_table(3, 8, dtype=dtype).dtype == name
+    assert posenc.timestep_embedding(3, 8, dtype=dtype).dtype == name
+    assert posenc.alibi_bias([1], 2, 2, dtype=dtype).dtype == name

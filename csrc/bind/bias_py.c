@@ -48,14 +48,15 @@ static int parse_where(pe_bias_call *call, PyObject *where) {
     ptrdiff_t queries = axis_length(v, 2), keys = axis_length(v, 1);
     long long start = PyLong_AsLongLong(PyTuple_GetItem(where, 2));
     if (start == -1 && PyErr_Occurred()) return -1;
-    if (pe_parse_named_positions(call->state, "query_positions", PyTuple_GetItem(where, 0), start, queries, batch_of(v),
-                                 &call->query) < 0)
-        return -1;
+    /* keys first: what is wrong with them is also wrong with queries that Python took from them */
     if (pe_parse_named_positions(call->state, "key_positions", PyTuple_GetItem(where, 1), 0, keys, batch_of(v),
                                  &call->key) < 0)
         return -1;
-    if (check_positions(call, &call->query, (size_t)queries) < 0) return -1;
+    if (pe_parse_named_positions(call->state, "query_positions", PyTuple_GetItem(where, 0), start, queries, batch_of(v),
+                                 &call->query) < 0)
+        return -1;
     if (check_positions(call, &call->key, (size_t)keys) < 0) return -1;
+    if (check_positions(call, &call->query, (size_t)queries) < 0) return -1;
     call->bias.query = call->query.positions, call->bias.key = call->key.positions;
     call->bias.per_batch = call->query.per_batch || call->key.per_batch;
     return 0;
@@ -162,7 +163,8 @@ static int parse_index(pe_bias_call *call, PyArrayObject *index, int64_t low) {
 
 static int check_integral(const pe_bias_call *call) {
     if (call->query.integral && call->key.integral) return 0;
-    PyErr_SetString(PyExc_TypeError, "positions whose difference selects a value must be integers, got floats");
+    PyErr_Format(PyExc_TypeError, "%s must be integers, since a difference of positions selects a value; got floats",
+                 call->key.integral ? call->query.name : call->key.name);
     return -1;
 }
 

@@ -28,10 +28,21 @@ static void reject_numbers(const argument *wanted, PyObject *got, bool half) {
                  half ? " (half precision cannot count positions)" : "");
 }
 
+/* what NumPy cannot read, rows of different lengths; its own words are what came */
+static void reject_rows(const argument *wanted) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_Format(PyExc_ValueError, "%s must be %s: %S", wanted->name, wanted->expected, value ? value : Py_None);
+    Py_XDECREF(type), Py_XDECREF(value), Py_XDECREF(traceback);
+}
+
 /* int32, int64 and float64 arrays are read where they lie; everything else becomes a small int64 or float64 copy */
 static PyObject *convert(PyObject *object, const argument *wanted) {
     PyArrayObject *array = (PyArrayObject *)PyArray_FromAny(object, NULL, 0, 0, 0, NULL);
-    if (array == NULL) return NULL;
+    if (array == NULL) {
+        if (PyErr_ExceptionMatches(PyExc_ValueError)) reject_rows(wanted);
+        return NULL;
+    }
     PyObject *result = NULL;
     int type = PyArray_TYPE(array), flags = NPY_ARRAY_CARRAY_RO | NPY_ARRAY_FORCECAST;
     bool nothing = PyArray_SIZE(array) == 0 && type == NPY_DOUBLE; /* an empty list */

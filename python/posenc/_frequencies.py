@@ -25,7 +25,7 @@ def unscaled(rotary_dim: int, base: float, precision: str = "exact") -> npt.NDAr
     That is 1.0 / (base ** (arange(0, rotary_dim, 2) / rotary_dim)) in float32, the power correctly rounded.
     """
     if check.choice("precision", precision, PRECISIONS) == "exact":
-        return _core.inv_freq(base, rotary_dim)
+        return _core.inv_freq(check.base(base), _even(rotary_dim))
     with np.errstate(divide="ignore", over="ignore"):  # whoever uses them looks for infinite ones
         return 1 / _powers(rotary_dim, base)
 
@@ -47,4 +47,11 @@ def divide(number: float, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _powers(rotary_dim: int, base: float) -> npt.NDArray[np.float32]:
-    return _core.float32_powers(base, rotary_dim).astype(np.float32)
+    return _core.float32_powers(check.base(base), _even(rotary_dim)).astype(np.float32)
+
+
+def _even(rotary_dim: int) -> int:
+    width = check.integer("rotary_dim", rotary_dim, 2, most=1 << 48)
+    if width % 2:
+        raise ValueError(f"rotary_dim must be even, got {width}")
+    return width

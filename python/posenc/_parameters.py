@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 MAX_AXES = 8
+FLOATS = ("float32", "float64", "float16", "bfloat16")
 _LARGEST = (1 << 63) - 1  # of int64
 _LONGEST_SHOWN = 100  # characters of a value in a message
 
@@ -134,11 +135,11 @@ def numbers(name: str, values: Any, checked: Callable[[str, Any], float]) -> tup
     return result
 
 
-def base(value: Any) -> float:
+def base(value: Any, name: str = "base") -> float:
     """Return a base of frequencies; beyond these bounds parts of their low words would underflow."""
-    number = positive("base", value)
+    number = positive(name, value)
     if not 1e-300 <= number <= 1e300:
-        raise ValueError(f"base must lie between 1e-300 and 1e300, got {shown(value)}")
+        raise ValueError(f"{name} must lie between 1e-300 and 1e300, got {shown(value)}")
     return number
 
 
@@ -159,7 +160,10 @@ def plain_array(name: str, value: Any) -> npt.NDArray[Any]:
             raise TypeError(f"{name} is a tensor that NumPy cannot read: {error}") from None
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be ignored; pass {name}.data or {name}.filled()")
-    return np.array(value)
+    try:
+        return np.array(value)
+    except (TypeError, ValueError) as error:  # rows of different lengths
+        raise type(error)(f"{name} must be an array, or what NumPy can make one of: {error}") from None
 
 
 def integers(name: str, value: Any) -> npt.NDArray[np.int64]:
@@ -242,14 +246,28 @@ def rotary_width(head_dim: int, rotary_dim: Any, rotary_offset: int, pairs: int 
     return width
 
 
-def is_float64(dtype: npt.DTypeLike) -> bool:
+def float_dtype(dtype: Any, names: tuple[str, ...] = FLOATS) -> np.dtype[Any]:
+    """Return one of the float dtypes, by its name or a dtype of NumPy, ml_dtypes or torch."""
+    text = str(dtype).removeprefix("torch.")
+    kind: np.dtype[Any] | None = None
+    try:
+        if text == "bfloat16" and text in names:
+            import ml_dtypes
+
+            kind = np.dtype(ml_dtypes.bfloat16)
+        elif dtype is not None:  # which NumPy reads as float64
+            kind = np.dtype(text if type(dtype).__module__ == "torch" else dtype)
+    except (TypeError, ValueError):  # what NumPy takes for no dtype
+        pass
+    if kind is None or kind.name not in names or not kind.isnative:
+        expected = f"{', '.join(names[:-1])} or {names[-1]}"
+        raise TypeError(f"dtype must be {expected}, got {shown(dtype) if kind is None else kind}")
+    return kind
+
+
+def is_float64(dtype: Any) -> bool:
     """Return whether a table dtype is float64; float32 is the other one there is."""
-    if dtype is None:  # which NumPy reads as float64
-        raise TypeError("dtype must be float32 or float64, got None")
-    kind = np.dtype(dtype)
-    if kind not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise TypeError(f"dtype must be float32 or float64, got {kind}")
-    return bool(kind == np.dtype(np.float64))
+    return float_dtype(dtype, FLOATS[:2]).name == "float64"
 
 
 def sequence_length(seq_len: Any, positions: Any, offset: Any, seq: int) -> int:

@@ -11,8 +11,11 @@ def sliceable(array: Any) -> Any:
 
 
 def as_array(values: Any) -> Any:
-    """Return an array or a tensor as it is, and anything else as an array."""
-    return values if hasattr(values, "ndim") else np.asarray(values)
+    """Return an array or a tensor as it is, and anything else as an array; what is none stays, C says what it lacks."""
+    try:
+        return values if hasattr(values, "ndim") else np.asarray(values)
+    except (TypeError, ValueError):  # rows of different lengths
+        return values
 
 
 def batch_rows(*arrays: Any) -> int | None:

@@ -223,7 +223,11 @@ def timestep_embedding(
     shift = check.finite("downscale_freq_shift", downscale_freq_shift)
     if half - shift <= 0:
         raise ValueError(f"dim // 2 must be larger than downscale_freq_shift ({shift}), got dim {dim}")
-    inv_freq = check.finite("scale", scale) * conventions.geometric(check.base(max_period), half, half - shift)
+    slowest = check.base(max_period, "max_period")
+    inv_freq = check.finite("scale", scale) * conventions.geometric(slowest, half, half - shift)
     order = "cos_sin" if check.flag("flip_sin_to_cos", flip_sin_to_cos) else "sin_cos"
     spec, code = conventions.spec_of(inv_freq, order, dim, 1.0, precision)
-    return table(spec, code, timesteps, None, dtype, out)
+    try:
+        return table(spec, code, timesteps, None, dtype, out)
+    except (TypeError, ValueError) as error:  # C knows the argument as positions
+        raise type(error)(str(error).replace("position", "timestep")) from None

@@ -160,7 +160,8 @@ def axial_bands(
     precision: str,
 ) -> tuple[Bands, float]:
     """Return the frequencies of each block, and the attention factor that all of them share."""
-    blocks = len(axes) if isinstance(axes, Sequence) else check.integer("axes", axes, 1, most=check.MAX_AXES)
+    named = isinstance(axes, Sequence) and not isinstance(axes, str) and len(axes) > 0
+    blocks = len(axes) if named else check.integer("axes", axes, 1, most=check.MAX_AXES)  # type: ignore[arg-type]
     shares = _widths(check.integer("head_dim", head_dim, 1), widths, blocks)
     scalings = list(scaling) if isinstance(scaling, (list, tuple)) else [scaling] * blocks
     if len(scalings) != blocks:
@@ -192,7 +193,7 @@ def block_axes(axes: int | Sequence[int] | None, blocks: int) -> list[int]:
     if axes is None or not isinstance(axes, Sequence):
         return list(range(blocks))
     which = [check.integer(f"axes[{i}]", axis, 0) for i, axis in enumerate(axes)]
-    if len(which) != blocks or sorted(set(which)) != list(range(max(which, default=0) + 1)):
+    if len(which) != blocks or set(which) != set(range(len(set(which)))):
         raise ValueError(f"axes must name an axis for each of {blocks} blocks, and every axis from 0 on, got {which}")
     return which
 

@@ -67,8 +67,8 @@ def where_of(shape: tuple[int, ...], query_positions: Any, key_positions: Any) -
     queries, keys = shape[-2:] if len(shape) >= 2 else (0, 0)
     if query_positions is not None or key_positions is None:
         return query_positions, key_positions, keys - queries
-    positions = key_positions if hasattr(key_positions, "ndim") else np.asarray(key_positions)
-    if queries > keys or positions.ndim < 1 or positions.shape[-1] != keys:
+    positions = _views.as_array(key_positions)
+    if queries > keys or getattr(positions, "ndim", 0) < 1 or positions.shape[-1] != keys:
         if queries > keys:
             raise ValueError(
                 f"query_positions must be given where there are more queries ({queries}) than keys ({keys})"
@@ -125,25 +125,10 @@ def _add(scores: Any, out: Any, where: Where, mask: Mask, term: Any) -> Any:
 def dense(shape: tuple[int, ...], dtype: npt.DTypeLike, out: Any, where: Where, mask: Mask, term: Any) -> Any:
     """Write a bias of a shape into `out`, or into a new array of a dtype."""
     if out is None:
-        out = np.empty(shape, float_dtype(dtype))
+        out = np.empty(shape, check.float_dtype(dtype))
     elif shape_of(out) != shape:
         raise ValueError(f"out must have shape {shape}, got {shape_of(out) or check.shown(out)}")
     return _add(None, out, where, mask, term)
-
-
-def float_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
-    """Return one of the four float dtypes, by any of its names."""
-    if dtype is None:  # which NumPy reads as float64
-        raise TypeError("dtype must be float32, float64, float16 or bfloat16, got None")
-    if str(dtype) in ("bfloat16", "torch.bfloat16"):
-        import ml_dtypes
-
-        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-        return bfloat16
-    kind = np.dtype(str(dtype).removeprefix("torch.") if str(dtype).startswith("torch.") else dtype)
-    if kind.name not in ("float32", "float64", "float16", "bfloat16"):
-        raise TypeError(f"dtype must be float32, float64, float16 or bfloat16, got {kind}")
-    return kind
 
 
 def length(name: str, value: Any) -> int:

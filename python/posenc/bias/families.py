@@ -160,13 +160,13 @@ def mpt_alibi(
     """
     keys = np.arange(1 - _scores.length("key_len", key_len), 1, dtype=np.float32)
     slopes = alibi_slopes(num_heads, max_bias).astype(np.float32)
-    return np.asarray((slopes[:, None] * keys)[:, None].astype(_scores.float_dtype(dtype)))
+    return np.asarray((slopes[:, None] * keys)[:, None].astype(check.float_dtype(dtype)))
 
 
 def _rows(bias: npt.NDArray[np.float32], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """(batch, heads, keys) -> (batch * heads, 1, keys)."""
     batch, heads, keys = bias.shape
-    return np.asarray(bias.reshape(batch * heads, 1, keys).astype(_scores.float_dtype(dtype)))
+    return np.asarray(bias.reshape(batch * heads, 1, keys).astype(check.float_dtype(dtype)))
 
 
 def _to_bfloat16(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

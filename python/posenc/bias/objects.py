@@ -74,7 +74,7 @@ class Bias(ABC):
         ndarray, shape (heads, query_len, key_len)
         """
         shape = (self.heads, _scores.length("query_len", query_len), _scores.length("key_len", key_len))
-        scores = np.zeros(shape, _scores.float_dtype(dtype))
+        scores = np.zeros(shape, check.float_dtype(dtype))
         self.add(scores, out=scores)
         return scores
 

@@ -96,10 +96,16 @@ def _distances(buckets: int, max_distance: int) -> tuple[int, ...]:
     return tuple(found)
 
 
-@lru_cache(maxsize=16)
 def distance_index(bidirectional: bool, num_buckets: int, max_distance: int) -> tuple[npt.NDArray[np.int32], int]:
     """Return the bucket of each distance that is not clamped, int32, and the first of these distances."""
-    reach = _bounds(bidirectional, num_buckets, max_distance)[-1]
+    reach = _bounds(bidirectional, num_buckets, max_distance)[
+        -1
+    ]  # checked first: 1 and 32.0 would find True and 32 kept
+    return _index(bool(bidirectional), int(num_buckets), int(max_distance), reach)
+
+
+@lru_cache(maxsize=16)
+def _index(bidirectional: bool, num_buckets: int, max_distance: int, reach: int) -> tuple[npt.NDArray[np.int32], int]:
     index = t5_bucket(np.arange(-reach, reach + 1), bidirectional, num_buckets, max_distance).astype(np.int32)
     index.flags.writeable = False
     return index, -reach

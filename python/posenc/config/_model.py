@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from posenc import _parameters as check
+
 if TYPE_CHECKING:
     from posenc.config._axes import Rotation
 
@@ -84,6 +86,6 @@ class ModelPositions:
             if len(self.ropes) > 1:
                 raise ValueError(f"the layers of {self.family} turn differently; layer_type must be one of {names}")
             return next(iter(self.ropes.values()))
-        if layer_type not in self.ropes:
-            raise ValueError(f"layer_type must be one of {names}, got {layer_type!r}")
+        if not isinstance(layer_type, str) or layer_type not in self.ropes:
+            raise ValueError(f"layer_type must be one of {names}, got {check.shown(layer_type)}")
         return self.ropes[layer_type]

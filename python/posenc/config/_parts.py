@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from posenc import _parameters as check
 from posenc.config._families import FAMILIES
 
 if TYPE_CHECKING:
@@ -115,10 +116,12 @@ def choose(config: Config, part: str | None, family: str | None, *, known: bool)
     """
     if family is not None:
         if not isinstance(family, str):
-            raise TypeError(f"family must be a string, got {family!r}")
+            raise TypeError(f"family must be a string, got {check.shown(family)}")
         if part is not None:
             raise ValueError("part and family exclude each other: pass the part's own dictionary with family")
         return Chosen(family, config)
+    if part is not None and not isinstance(part, str):
+        raise TypeError(f"part must be a string, got {check.shown(part)}")
     parent = config.get("model_type") or ""
     if not isinstance(parent, str):
         raise TypeError(f"model_type must be a string, got {parent!r}")
