@@ -1,8 +1,8 @@
 /* Rows of sines and cosines in one: a table's, and those that an addition makes on its way.
  *
  * A row of up to 2*PE_CHUNK_PAIRS columns is made as it will lie, sines and cosines written where they belong. A wider one
- * is made in chunks of pairs, whose sines and cosines are segments of their own unless they come in turn. The cosine that
- * an odd row has no column for falls on the first column of the next row, which is written after it.
+ * is made in chunks of pairs, whose sines and cosines are segments of their own unless they come in turn. An odd row has a
+ * column more, for the cosine that does not belong to it.
  */
 #include <string.h>
 
@@ -19,8 +19,13 @@ static bool is_whole(const pe_sinusoid *s) {
     return s->freq->pairs <= PE_CHUNK_PAIRS;
 }
 
+static size_t whole_columns(const pe_sinusoid *s) {
+    size_t made = 2 * s->freq->pairs;
+    return made > s->how.dim ? made : s->how.dim;
+}
+
 size_t pe_sinusoid_tile_rows(const pe_sinusoid *s) {
-    size_t columns = is_whole(s) ? s->how.dim : 2 * PE_CHUNK_PAIRS + 1;
+    size_t columns = is_whole(s) ? whole_columns(s) : 2 * PE_CHUNK_PAIRS + 1;
     return pe_min(PE_TILE_ROWS, 2 * PE_TILE_BYTES / (columns * pe_itemsize(s->dtype)));
 }
 
@@ -31,7 +36,7 @@ struct place {
 
 static struct place place_chunk(const pe_sinusoid *s, size_t count) {
     const pe_arrangement *how = &s->how;
-    if (is_whole(s)) return (struct place){how->dim, how->sin_at, how->cos_at};
+    if (is_whole(s)) return (struct place){whole_columns(s), how->sin_at, how->cos_at};
     if (how->step == 2) return (struct place){2 * count, 0, 1};
     return (struct place){2 * count, 0, count};
 }

@@ -9,7 +9,11 @@
 #if defined(__GNUC__) || defined(__clang__)
 #define PE_TARGET(list) __attribute__((target(list)))
 #define PE_INLINE       static inline __attribute__((always_inline))
-#define PE_NOINLINE     __attribute__((noinline))
+#ifdef __clang__
+#define PE_NOINLINE __attribute__((noinline))
+#else
+#define PE_NOINLINE __attribute__((noinline, noclone)) /* GCC copies a function for each constant argument otherwise */
+#endif
 #define PE_UNLIKELY(x)  __builtin_expect(!!(x), 0)
 #define PE_PREFETCH(p)  __builtin_prefetch(p, 0, 3)
 #define PE_PREFETCH2(p) __builtin_prefetch(p, 0, 2) /* into the second cache */

@@ -88,7 +88,7 @@ typedef void pe_add_kernel(const struct pe_add *run);
  * One position a row; or, where a row mixes position axes, `each` points to one position per pair (and rows is 1).
  * as_float32 makes the angle as a float32 model does: position and inv_freq hold float32 values, their product is
  * rounded to float32, cos and sin are rounded to float32 before a float32 multiplication by scale.
- * |position * inv_freq| < 2^31. Rows are written in order: what one of them has too much, the next may write over.
+ * |position * inv_freq| < 2^31. Rows do not overlap.
  *
  * sincos_zip writes sine and cosine of pair i to elements 2i and 2i + 1 of the row at `sin`; cos is the element behind
  * sin, cos_step is sin_step, and `each` is NULL. */

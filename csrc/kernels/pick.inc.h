@@ -46,55 +46,29 @@ PE_KERNEL void PE_PICK(pick_down_)(const struct pe_pick_down *given) {
     }
 }
 
-/* With PE_CASES keys, add and moves are constants wherever this is expanded */
-PE_FN void PE_PICK(across_step_)(const struct pe_pick_across *job, size_t i, F entry, size_t n, int keys, int add,
-                                 int moves) {
-    if (moves) {
-        const int32_t *index = job->index + i;
-        int32_t first = index[0], last = index[FL - 1];
-        entry = PE_PICK(window_)(&job->of, job->of.first, index, first < last ? first : last);
-    }
-    if (keys) entry = f_add(entry, n == FL ? ld_f32(job->keys + i) : ldn_f32(job->keys + i, n));
-    if (add) {
-        F old = n == FL ? ld_f32(job->x + i) : ldn_f32(job->x + i, n);
-        entry = f_add(old, f_mul(f_set(job->scale), entry));
-    }
-    if (n == FL)
-        st_f32(job->y + i, entry);
-    else
-        stn_f32(job->y + i, entry, n);
+/* Entries that move, as everywhere but where distances are far: see relative.inc.h. */
+PE_FN F PE_PICK(moving_)(const struct pe_pick_across *job, size_t i) {
+    const int32_t *index = job->index + i, first = index[0], last = index[FL - 1];
+    return PE_PICK(window_)(&job->of, job->of.first, index, first < last ? first : last);
 }
 
-PE_FN void PE_PICK(across_loop_)(const struct pe_pick_across *given, F entry, int keys, int add, int moves) {
+PE_FN void PE_PICK(across_loop_)(const struct pe_pick_across *given, int keys, int add) {
     const struct pe_pick_across copy = *given, *job = &copy;
     size_t i = 0;
-    for (; i + FL <= job->n; i += FL) PE_PICK(across_step_)(job, i, entry, FL, keys, add, moves);
-    if (i < job->n) PE_PICK(across_step_)(job, i, entry, job->n - i, keys, add, moves);
-}
-
-PE_FN void PE_PICK(across_)(const struct pe_pick_across *job, F entry, int moves) {
-    if (!PE_CASES)
-        PE_PICK(across_loop_)(job, entry, job->keys != NULL, job->x != NULL, moves);
-    else if (job->keys && job->x)
-        PE_PICK(across_loop_)(job, entry, 1, 1, moves);
-    else if (job->keys)
-        PE_PICK(across_loop_)(job, entry, 1, 0, moves);
-    else if (job->x)
-        PE_PICK(across_loop_)(job, entry, 0, 1, moves);
-    else
-        PE_PICK(across_loop_)(job, entry, 0, 0, moves);
+    for (; i + FL <= job->n; i += FL) across_step(job, i, PE_PICK(moving_)(job, i), keys, add);
+    if (i < job->n) across_rest(job, i, PE_PICK(moving_)(job, i));
 }
 
 PE_KERNEL void PE_PICK(pick_across_)(const struct pe_pick_across *job) {
     if (job->n == 0) return;
     if (job->of.first == NULL) {
-        PE_PICK(across_)(job, f_set(0), 0);
+        across_same(job, f_set(0));
     } else if (job->index[0] == job->index[job->n - 1]) {
         int32_t same[FL];
         for (size_t k = 0; k < FL; k++) same[k] = job->index[0];
-        PE_PICK(across_)(job, PE_PICK(window_)(&job->of, job->of.first, same, same[0]), 0);
+        across_same(job, PE_PICK(window_)(&job->of, job->of.first, same, same[0]));
     } else {
-        PE_PICK(across_)(job, f_set(0), 1);
+        PE_ACROSS(PE_PICK(across_loop_), job)
     }
 }
 

@@ -80,7 +80,7 @@ PE_APART F ldn_f16(const uint16_t *p, size_t n) {
     F r = {{0}};
     LANES(n, pe_float_from_f16(p[i]));
 }
-PE_FN F ld_f16(const uint16_t *p) {
+PE_APART F ld_f16(const uint16_t *p) {
     F r;
     LANES(FL, pe_float_from_f16(p[i]));
 }
@@ -91,7 +91,7 @@ PE_FN F ld_bf16(const uint16_t *p) {
 PE_APART void stn_f16(uint16_t *p, F x, size_t n) {
     for (size_t i = 0; i < n; i++) p[i] = pe_f16_from_float(x.v[i]);
 }
-PE_FN void st_f16(uint16_t *p, F x) {
+PE_APART void st_f16(uint16_t *p, F x) {
     stn_f16(p, x, FL);
 }
 #define sts_f32 st_f32
@@ -232,7 +232,7 @@ PE_FN D d_ld_f32(const float *p) {
     D r;
     LANES(DL, p[i]);
 }
-PE_FN D d_ld_f16(const uint16_t *p) {
+PE_APART D d_ld_f16(const uint16_t *p) {
     D r;
     LANES(DL, pe_float_from_f16(p[i]));
 }

@@ -119,7 +119,7 @@ struct sincos_turns {
     PE_ALIGNED(64) float least[SINCOS_BLOCK];
 };
 
-PE_FN void sincos_turns(const struct pe_sincos *job, struct sincos_turns *turns) {
+PE_KERNEL PE_NOINLINE void sincos_turns(const struct pe_sincos *job, struct sincos_turns *turns) {
     F least = f_abs(p_narrow(p_mul(p_set(job->scale), p_set(PE_LEAST_SINE))));
     for (size_t i = 0; i < job->pairs; i += PL) {
         size_t n = job->pairs - i < PL ? job->pairs - i : PL;
@@ -178,22 +178,43 @@ PE_APART F sincos_pairs_f32(struct pe_sincos job, const struct sincos_turns *tur
     return cancelled;
 }
 
-PE_FN void sincos_block_f32(struct pe_sincos job, enum sincos_form form, int scaled) {
-    struct sincos_turns turns;
-    if (!job.as_float32) sincos_turns(&job, &turns);
-    for (size_t j = 0; j < job.rows; j++) {
+/* Up to PL pairs from i on of some rows, for what is rare: the ends of rows, and what is made again. Called, not expanded,
+ * and for any job and form. */
+PE_KERNEL PE_NOINLINE void sincos_rest_f32(const struct pe_sincos *job, const struct sincos_turns *turns, size_t row,
+                                           size_t rows, size_t i, enum sincos_form form) {
+    size_t n = job->pairs - i < PL ? job->pairs - i : PL;
+    for (size_t j = row; j < row + rows; j++) {
+        float *cos = (float *)(job->cos + (ptrdiff_t)j * job->cos_step);
+        float *sin = (float *)(job->sin + (ptrdiff_t)j * job->sin_step);
+        F cancelled = sincos_pairs_f32(*job, turns, p_set(job->position[j]), cos, sin, i, n, form, 1);
+        if (PE_UNLIKELY(f_any_negative(cancelled))) pe_sincos_mend_row(job, j, form);
+    }
+}
+
+/* The first `whole` pairs of the rows from j on. Returns the first row that is to be mended: a call in this loop would keep
+ * the constants out of registers. */
+PE_FN size_t sincos_whole_f32(struct pe_sincos job, const struct sincos_turns *turns, size_t whole, size_t j,
+                              enum sincos_form form, int scaled) {
+    for (; j < job.rows; j++) {
         F cancelled = f_set(0.0f);
         P position = p_set(job.position[j]);
         float *cos = (float *)(job.cos + (ptrdiff_t)j * job.cos_step);
         float *sin = (float *)(job.sin + (ptrdiff_t)j * job.sin_step);
-        size_t i = 0;
-        for (; i + PL <= job.pairs; i += PL)
-            cancelled = f_or(cancelled, sincos_pairs_f32(job, &turns, position, cos, sin, i, PL, form, scaled));
-        if (i < job.pairs)
-            cancelled =
-                f_or(cancelled, sincos_pairs_f32(job, &turns, position, cos, sin, i, job.pairs - i, form, scaled));
-        if (PE_UNLIKELY(f_any_negative(cancelled))) pe_sincos_mend_row(job, j, form);
+        for (size_t i = 0; i < whole; i += PL)
+            cancelled = f_or(cancelled, sincos_pairs_f32(job, turns, position, cos, sin, i, PL, form, scaled));
+        if (PE_UNLIKELY(f_any_negative(cancelled))) break;
     }
+    return j;
+}
+
+PE_FN void sincos_block_f32(struct pe_sincos job, enum sincos_form form, int scaled) {
+    const struct pe_sincos same = job; /* for calls: one whose address is known elsewhere leaves the registers */
+    struct sincos_turns turns;
+    size_t whole = job.pairs / PL * PL;
+    sincos_turns(&same, &turns); /* which angles of float32 do without */
+    for (size_t j = 0; whole && (j = sincos_whole_f32(job, &turns, whole, j, form, scaled)) < job.rows; j++)
+        pe_sincos_mend_row(&same, j, form);
+    if (whole < job.pairs) sincos_rest_f32(&same, &turns, 0, job.rows, whole, form);
 }
 
 /* With PE_CASES as_float32, form and scaled are constants wherever this is expanded, and so is whether there is a position
@@ -254,18 +275,32 @@ PE_FN P sincos_pairs_f64(struct pe_sincos job, P position, double *cos, double *
     return cancelled;
 }
 
-/* float64 rows of float32 angles are float32 rows widened, which is the caller's affair */
-PE_KERNEL void sincos_f64(const struct pe_sincos *given) {
-    struct pe_sincos job = *given;
-    job.as_float32 = 0;
-    for (size_t j = 0; j < job.rows; j++) {
+/* the ends of rows, as above */
+PE_KERNEL PE_NOINLINE void sincos_rest_f64(const struct pe_sincos *job, size_t i) {
+    for (size_t j = 0; j < job->rows; j++) {
+        double *cos = (double *)(job->cos + (ptrdiff_t)j * job->cos_step);
+        double *sin = (double *)(job->sin + (ptrdiff_t)j * job->sin_step);
+        P cancelled = sincos_pairs_f64(*job, p_set(job->position[j]), cos, sin, i, job->pairs - i);
+        if (PE_UNLIKELY(p_any_negative(cancelled))) pe_sincos_mend_row(job, j, SINCOS_F64);
+    }
+}
+
+PE_FN size_t sincos_whole_f64(struct pe_sincos job, size_t whole, size_t j) {
+    for (; j < job.rows; j++) {
         P cancelled = p_set(0.0), position = p_set(job.position[j]);
         double *cos = (double *)(job.cos + (ptrdiff_t)j * job.cos_step);
         double *sin = (double *)(job.sin + (ptrdiff_t)j * job.sin_step);
-        size_t i = 0;
-        for (; i + PL <= job.pairs; i += PL)
+        for (size_t i = 0; i < whole; i += PL)
             cancelled = p_or(cancelled, sincos_pairs_f64(job, position, cos, sin, i, PL));
-        if (i < job.pairs) cancelled = p_or(cancelled, sincos_pairs_f64(job, position, cos, sin, i, job.pairs - i));
-        if (PE_UNLIKELY(p_any_negative(cancelled))) pe_sincos_mend_row(job, j, SINCOS_F64);
+        if (PE_UNLIKELY(p_any_negative(cancelled))) break;
     }
+    return j;
+}
+
+/* float64 rows of float32 angles are float32 rows widened, which is the caller's affair */
+PE_KERNEL void sincos_f64(const struct pe_sincos *job) {
+    size_t whole = job->pairs / PL * PL;
+    for (size_t j = 0; whole && (j = sincos_whole_f64(*job, whole, j)) < job->rows; j++)
+        pe_sincos_mend_row(job, j, SINCOS_F64);
+    if (whole < job->pairs) sincos_rest_f64(job, whole);
 }

@@ -97,12 +97,12 @@ static inline int pe_cancelled_f32(double position, double inv_freq, double k) {
 }
 
 /* Write again those elements of row j where angle and k*pi/2 cancelled. No float32 angle comes that close. */
-static inline void pe_sincos_mend_row(struct pe_sincos job, size_t j, enum sincos_form form) {
-    if (!job.each && job.position[j] == 0) return;
-    char *cos = job.cos + (ptrdiff_t)j * job.cos_step, *sin = job.sin + (ptrdiff_t)j * job.sin_step;
+static PE_NOINLINE void pe_sincos_mend_row(const struct pe_sincos *job, size_t j, enum sincos_form form) {
+    if (!job->each && job->position[j] == 0) return;
+    char *cos = job->cos + (ptrdiff_t)j * job->cos_step, *sin = job->sin + (ptrdiff_t)j * job->sin_step;
     size_t step = form == SINCOS_ZIP ? 2 : 1;
-    for (size_t i = 0; i < job.pairs; i++) {
-        double p = job.each ? job.each[i] : job.position[j], w = job.inv_freq[i];
+    for (size_t i = 0; i < job->pairs; i++) {
+        double p = job->each ? job->each[i] : job->position[j], w = job->inv_freq[i];
         double kk = fma(p * w, PE_TWO_OVER_PI, PE_MAGIC), k = kk - PE_MAGIC;
         if (form != SINCOS_F64 && !pe_cancelled_f32(p, w, k)) continue;
         double r = pe_reduce_exact(p, w, k);
@@ -113,7 +113,7 @@ static inline void pe_sincos_mend_row(struct pe_sincos job, size_t j, enum sinco
         double c = quarter & 1 ? near_zero : near_one, s = quarter & 1 ? near_one : near_zero;
         if (quarter & 2) s = -s;
         if ((quarter + 1) & 2) c = -c;
-        c *= job.scale, s *= job.scale;
+        c *= job->scale, s *= job->scale;
         if (form == SINCOS_F64)
             ((double *)cos)[i] = c, ((double *)sin)[i] = s;
         else

@@ -89,13 +89,10 @@ PE_FN void run_pairs(struct sincos_run *run, size_t row, size_t count, size_t i,
     run->again[i / PL] = (uint16_t)again;
 }
 
-/* one row's piece as the other kernels make it */
-PE_FN void run_alone(const struct sincos_run *run, size_t row, size_t i, size_t n, enum sincos_form form) {
-    const struct pe_sincos *job = &run->job;
-    float *cos, *sin;
-    run_row(run, row, i, form, &cos, &sin);
-    F cancelled = sincos_pairs_f32(*job, &run->turns, p_set(job->position[row]), cos, sin, i, n, form, 1);
-    if (PE_UNLIKELY(f_any_negative(cancelled))) pe_sincos_mend_row(*job, row, form);
+/* the same for what is rare, the end of a run or of its rows: called, not expanded */
+PE_KERNEL PE_NOINLINE void run_rest(struct sincos_run *run, size_t row, size_t count, size_t i, size_t n,
+                                    enum sincos_form form) {
+    run_pairs(run, row, count, i, n, form);
 }
 
 PE_FN void run_again(const struct sincos_run *run, size_t row, enum sincos_form form) {
@@ -103,7 +100,7 @@ PE_FN void run_again(const struct sincos_run *run, size_t row, enum sincos_form 
     for (size_t i = 0; i < pairs; i += PL) {
         size_t j = row;
         for (unsigned again = run->again[i / PL]; again; again >>= 1, j++)
-            if (again & 1) run_alone(run, j, i, pairs - i < PL ? pairs - i : PL, form);
+            if (again & 1) sincos_rest_f32(&run->job, &run->turns, j, 1, i, form);
     }
 }
 
@@ -143,8 +140,8 @@ PE_FN void run_block(struct sincos_run *run, enum sincos_form form) {
         if (PE_CASES && count == RUN_STRIP)
             for (size_t i = 0; i < whole; i += PL) run_pairs(run, j, RUN_STRIP, i, PL, form);
         else
-            for (size_t i = 0; i < whole; i += PL) run_pairs(run, j, count, i, PL, form);
-        if (whole < pairs) run_pairs(run, j, count, whole, pairs - whole, form);
+            for (size_t i = 0; i < whole; i += PL) run_rest(run, j, count, i, PL, form);
+        if (whole < pairs) run_rest(run, j, count, whole, pairs - whole, form);
         run_again(run, j, form);
     }
 }
