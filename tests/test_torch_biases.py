@@ -304,7 +304,11 @@ WRONG: dict[str, tuple[type[Exception], str, Callable[[], object]]] = {
     "heads": (ValueError, "heads", lambda: pt.ALiBi(4)(torch.zeros(1, 3, 2, 2))),
     "heads of kerple": (ValueError, "scores must have 4 heads", lambda: pt.Kerple(4)(torch.zeros(1, 3, 2, 2))),
     "axes": (ValueError, "scores must have shape", lambda: pt.ALiBi(4)(torch.zeros(4))),
-    "dtype": (TypeError, "scores must be a floating-point", lambda: pt.ALiBi(1)(torch.zeros(1, 2, 2).int())),
+    "dtype": (
+        TypeError,
+        "scores must be float32, float64, float16 or bfloat16, got torch.int32",
+        lambda: pt.ALiBi(1)(torch.zeros(1, 2, 2).int()),
+    ),
     "both": (
         ValueError,
         "query_positions and offset exclude",

@@ -45,6 +45,17 @@ def test_gradients_of_rotate(name: str, layout: str) -> None:
     assert gradgradcheck(call, (x, inv_freq, positions))
 
 
+def test_gradients_of_positions_alone() -> None:
+    """Nothing but the positions is watched: x is a constant."""
+    rope, x = rope_of(), noise(2, 5, 8)
+    positions = torch.arange(5.0, dtype=torch.float64).requires_grad_()
+    pt.rotate(rope, x, positions=positions).square().sum().backward()
+    assert positions.grad is not None
+    watched = positions.detach().clone().requires_grad_()
+    pt.rotate(rope, x.clone().requires_grad_(), positions=watched).square().sum().backward()
+    assert_same_bits(positions.grad, watched.grad)
+
+
 def test_gradients_of_shared_positions_and_offsets() -> None:
     rope, x = rope_of(), noise(2, 2, 3, 8)
     inv_freq = torch.tensor(rope.inv_freq, requires_grad=True)

@@ -64,6 +64,16 @@ def test_compile_with_inductor() -> None:
     assert_same_bits(compiled(x).detach(), 2 * rope(x.detach(), offset=3))
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("learn", [False, True])
+def test_a_trace_sees_the_operators(learn: bool) -> None:
+    """Else a trace keeps the result of the traced call, whatever it is called with."""
+    embedding = pt.RotaryEmbedding(8, layout="half", learnable_frequencies=learn)
+    traced = torch.jit.trace(embedding, noise(2, 5, 8), check_trace=False)
+    other = torch.full((2, 5, 8), 3.0)
+    assert_same_bits(traced(other), embedding(other))
+
+
 def test_transforms() -> None:
     """grad, jacrev, vmap over x, over frequencies and over a gradient."""
     rope, x = rope_of(), noise(2, 2, 5, 8, grows=False)

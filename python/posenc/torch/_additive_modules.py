@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from posenc import _parameters as check
 from posenc import additive
 from posenc.torch import _additive_ops as ops
+from posenc.torch._arguments import along, tensors
 from posenc.torch._rotary import counted, has_kernels
 
 
@@ -39,6 +40,8 @@ class SinusoidalEmbedding(nn.Module):
 
     def forward(self, x: Tensor, *, positions: Any = None, offset: Any = 0, seq_axis: int = -2) -> Tensor:
         """Return x (..., seq, dim) with its sinusoids."""
+        tensors(x=x)
+        seq_axis = along(x, seq_axis)
         where, first = counted(positions, offset, x.shape[seq_axis])
         if has_kernels(x):
             how = (self.convention, self.base, self.scale, seq_axis)
@@ -83,6 +86,8 @@ class LearnedPositions(nn.Module):
 
     def forward(self, x: Tensor, *, positions: Any = None, offset: Any = 0, seq_axis: int = -2) -> Tensor:
         """Return x (..., seq, dim) with its rows; IndexError for a position outside the table."""
+        tensors(x=x)
+        seq_axis = along(x, seq_axis)
         where, first = counted(positions, offset, x.shape[seq_axis])
         if has_kernels(x):
             wide = torch.float64 if x.dtype == torch.float64 else torch.float32

@@ -11,6 +11,7 @@ from posenc import _parameters as check
 from posenc import bias
 from posenc.bias.alibi import finite_slopes
 from posenc.torch import _bias
+from posenc.torch._arguments import tensors
 from posenc.torch._bias_place import mask_of, place_of
 from posenc.torch._rotary_modules import KeepsPrecision
 
@@ -255,6 +256,7 @@ class Kerple(KeepsPrecision, Masks):
 
         The largest distance of positions that are given is looked for, which torch.compile(fullgraph=True) cannot.
         """
+        tensors(scores=scores)
         if scores.ndim < 3 or scores.shape[-3] != len(self.r1):
             raise ValueError(f"scores must have {len(self.r1)} heads, got shape {tuple(scores.shape)}")
         place = place_of(scores, self._mask, query_positions, key_positions, offset, attention_mask)

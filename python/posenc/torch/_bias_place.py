@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from posenc import _parameters as check
 from posenc.bias import _scores
+from posenc.torch._arguments import tensors
 from posenc.torch._rotary import counted
 
 #: Of keys that are no tokens: later than any query, and farther right than any window reaches.
@@ -61,8 +61,7 @@ def place_of(
     attention_mask: Any = None,
 ) -> Place:
     """Return where queries and keys of a call are: counted, listed, or counted over the tokens of padded rows."""
-    if not isinstance(scores, Tensor) or not scores.is_floating_point():
-        raise TypeError(f"scores must be a floating-point tensor, got {check.shown(scores)}")
+    tensors(scores=scores)
     if scores.ndim < 2:
         raise ValueError(f"scores must have shape (.., heads, queries, keys), got {tuple(scores.shape)}")
     queries, keys = scores.shape[-2:]
@@ -74,6 +73,8 @@ def place_of(
     if offset is not None and query_positions is not None:
         raise ValueError("query_positions and offset exclude each other: add the offset to the positions")
     key = None if key_positions is None else counted(key_positions, 0, keys)[0]
+    if key is not None and (key.ndim < 1 or key.shape[-1] != keys):
+        raise ValueError(f"key_positions must have shape ({keys},) or (batch, {keys}), got {tuple(key.shape)}")
     if query_positions is not None:
         return Place(counted(query_positions, 0, queries)[0], key, 0, mask)
     if offset is not None:

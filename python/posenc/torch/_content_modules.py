@@ -10,9 +10,12 @@ from torch import Tensor, nn
 from posenc import _parameters as check
 from posenc.bias.deberta import index_of
 from posenc.bias.transformer_xl import CONVENTIONS
+from posenc.torch._arguments import tensors
 from posenc.torch._bias_modules import Masks
 from posenc.torch._content_ops import relative_rows
 from posenc.torch._functions import add_disentangled_bias, add_transformer_xl_bias
+
+_TERMS = (("c2p",), ("p2c",), ("c2p", "p2c"), ("p2c", "c2p"))
 
 
 class TransformerXLScores(nn.Module):
@@ -77,12 +80,15 @@ class TransformerXLScores(nn.Module):
         relative_rows(1, self.dim, 1, convention, clamp_len, self.base, False)  # checks
         self.scale = width**-0.5 if scale is None else check.finite("scale", scale)
         self.causal, self.window, self.sinks = causal, window, sinks
-        Masks(causal or False, window, sinks)  # checks
+        Masks(False if causal is None else causal, window, sinks)  # checks
         self.u, self.v = (nn.Parameter(0.02 * torch.randn(heads, width)) for _ in range(2))
         self.projection = nn.Linear(self.dim, heads * width, bias=False)
 
     def forward(self, q: Tensor, k: Tensor) -> Tensor:
         """Return scores (..., heads, queries, keys) of q (..., heads, queries, head_dim) and k, queries at the end."""
+        tensors(q=q, k=k)
+        if min(q.ndim, k.ndim) < 3:
+            raise ValueError(f"q and k must have shape (.., heads, seq, head_dim), got {(*q.shape,)} and {(*k.shape,)}")
         queries, keys = q.shape[-2], k.shape[-2]
         weight = self.projection.weight
         how = (self.convention, self.clamp_len, self.base, weight.dtype == torch.float64)
@@ -155,8 +161,8 @@ class DisentangledBias(Masks):
         if num_buckets is not None and num_buckets != span:
             raise ValueError(f"span must be num_buckets ({num_buckets}), got {span}")
         index_of(span, num_buckets, max_distance, check.choice("beyond", beyond, ("transformers", "microsoft")))
-        if not terms or len(set(terms)) != len(terms) or not set(terms) <= {"c2p", "p2c"}:
-            raise ValueError(f"terms must be 'c2p', 'p2c' or both, got {terms}")
+        if not isinstance(terms, (list, tuple)) or tuple(terms) not in _TERMS:
+            raise ValueError(f"terms must be ('c2p',), ('p2c',) or ('c2p', 'p2c'), got {check.shown(terms)}")
         self.heads, self.terms = heads, tuple(terms)
         self.scale = (width * (1 + len(terms))) ** -0.5
         self._buckets: dict[str, Any] = {
@@ -199,6 +205,7 @@ class DisentangledBias(Masks):
         ------
         TypeError, ValueError
         """
+        tensors(scores=scores, q=q, k=k)
         c2p = None if self.pos_key_proj is None else q @ self._heads(self.pos_key_proj).mT
         p2c = None if self.pos_query_proj is None else k @ self._heads(self.pos_query_proj).mT
         return add_disentangled_bias(

@@ -11,7 +11,7 @@ from torch import Tensor
 from posenc import _parameters as check
 from posenc import bias
 from posenc.bias.transformer_xl import causal_of, origin_of
-from posenc.torch import _bias, _content_ops
+from posenc.torch import _arguments, _bias, _content_ops
 from posenc.torch._bias_place import mask_of, place_of
 from posenc.torch._rotary import has_kernels
 
@@ -62,6 +62,8 @@ def add_alibi(
     check.choice("form", form, ("distance", "key"))
     if right_slopes is not None and form == "key":
         raise ValueError("right_slopes need form 'distance': a key's position has no side")
+    right = {} if right_slopes is None else {"right_slopes": right_slopes}
+    _arguments.tensors(slopes=slopes, **right)
     mask = mask_of(causal, window, sinks)
     place = place_of(scores, mask, query_positions, key_positions, offset, attention_mask)
     return _bias.add_lines(scores, slopes, right_slopes, form, place)
@@ -111,6 +113,7 @@ def add_t5_bias(
     >>> table.grad[:, 0].tolist()
     [3.0, 2.0, 1.0, 0.0]
     """
+    _arguments.tensors(table=table)
     entries = table.mT if check.choice("order", order, ("buckets_heads", "heads_buckets")) == "buckets_heads" else table
     index, low = _bias.t5_index(bidirectional, entries.shape[-1], max_distance)
     mask = mask_of(causal, window, sinks)
@@ -166,9 +169,10 @@ def add_disentangled_bias(
     """
     if c2p is None and p2c is None:
         raise ValueError("c2p or p2c must be given")
+    _arguments.tensors(**{name: x for name, x in (("c2p", c2p), ("p2c", p2c)) if x is not None})
     mask = mask_of(causal, window, sinks)
     place = place_of(scores, mask, query_positions, key_positions, offset, attention_mask)
-    how = (num_buckets, max_distance, beyond, float(scale))
+    how = (num_buckets, max_distance, beyond, check.finite("scale", scale))
     if has_kernels(scores):
         return _content_ops.add_disentangled(scores, c2p, p2c, *place, *how)  # type: ignore[no-any-return]
     return _content_ops.disentangled_formula(scores, c2p, p2c, place, *how)
@@ -215,16 +219,19 @@ def add_transformer_xl_bias(
     >>> q.grad.flatten().tolist(), r.grad.flatten().tolist()
     ([3.0, 6.0], [1.0, 2.0, 2.0])
     """
-    shape, rows = tuple(scores.shape), r.shape[-2]
-    if len(shape) < 2 or q.ndim < 2:
-        raise ValueError(f"scores and q must have two axes at least, got shapes {shape} and {tuple(q.shape)}")
+    _arguments.tensors(scores=scores, q=q, r=r, **({} if v is None else {"v": v}))
+    shape = tuple(scores.shape)
+    if min(len(shape), q.ndim, r.ndim) < 2:
+        shapes = f"{shape}, {tuple(q.shape)} and {tuple(r.shape)}"
+        raise ValueError(f"scores, q and r must have two axes at least, got shapes {shapes}")
+    rows, factor = r.shape[-2], check.finite("scale", scale)
     origin = origin_of(rows, shape[-2], shape[-1], convention, "r")
     mask = mask_of(causal_of(causal, rows, origin, shape, "r"), window, sinks)
     if v is not None:  # gradients of v are those of q + v, summed
         q = q.expand(np.broadcast_shapes(q.shape, v.shape))
     if has_kernels(scores):
-        return _content_ops.add_products(scores, q, r, v, mask, convention, float(scale))  # type: ignore[no-any-return]
-    return _content_ops.products_formula(scores, q, r, v, mask, convention, float(scale))
+        return _content_ops.add_products(scores, q, r, v, mask, convention, factor)  # type: ignore[no-any-return]
+    return _content_ops.products_formula(scores, q, r, v, mask, convention, factor)
 
 
 # ---- in place ----

@@ -10,7 +10,7 @@ from torch import Tensor
 from posenc import _parameters as check
 from posenc.rotary import Rope
 from posenc.tables import LAYOUTS
-from posenc.torch import _formula, _rotary_ops, _table_ops
+from posenc.torch import _arguments, _formula, _rotary_ops, _table_ops
 from posenc.torch._memory import fresh
 
 
@@ -64,13 +64,9 @@ def counted(positions: Any, offset: Any, seq: int) -> tuple[Tensor | None, int]:
 
 def turn(numbers: Numbers, x: Tensor, positions: Tensor | None, offset: int, seq_axis: int) -> Tensor:
     """Rotate one tensor."""
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise TypeError(f"q and k must be floating-point tensors, got {check.shown(x)}")
     if x.ndim < 2 or x.shape[-1] != numbers.head_dim:
         raise ValueError(f"q and k must have shape (..., seq, {numbers.head_dim}), got {tuple(x.shape)}")
-    axis = check.integer("seq_axis", seq_axis, -x.ndim, most=x.ndim - 1) % x.ndim - x.ndim
-    if axis == -1:
-        raise ValueError("seq_axis must not be the last axis, which is head_dim")
+    axis = _arguments.along(x, seq_axis)
     inv_freq = numbers.inv_freq.cpu().double()
     if has_kernels(x):
         how = (numbers.axis_of_freq, numbers.layout, numbers.rotary_offset, numbers.scale, numbers.as_float32)
@@ -87,15 +83,16 @@ def turn(numbers: Numbers, x: Tensor, positions: Tensor | None, offset: int, seq
 
 def turn_all(numbers: Numbers, q: Tensor, k: Tensor | None, positions: Any, offset: Any, seq_axis: int) -> Any:
     """Rotate q, or q and k."""
-    where, first = counted(positions, offset, q.shape[seq_axis])
+    where, first = counted(positions, offset, q.shape[_arguments.along(q, seq_axis)])
     turned = turn(numbers, q, where, first, seq_axis)
     return turned if k is None else (turned, turn(numbers, k, where, first, seq_axis))
 
 
 def is_plain(*tensors: Any) -> bool:
-    """Return whether nobody watches: no gradient to record, nothing compiled, no transform, memory of its own."""
+    """Return whether nobody watches: no gradient to record, nothing compiled or traced, no transform, own memory."""
     return (
         not torch.compiler.is_compiling()
+        and torch._C._get_tracing_state() is None  # torch.jit.trace would keep the result as a constant
         and all(type(t) is Tensor and t.device.type == "cpu" and not t.requires_grad for t in tensors)
         and not torch._C._are_functorch_transforms_active()
     )
@@ -155,9 +152,18 @@ def rotate(
     >>> q.grad.shape
     torch.Size([2, 4, 8])
     """
+    if not isinstance(rope, Rope):
+        raise TypeError(f"rope must be a posenc.Rope, got {check.shown(rope)}")
+    given = (q,) if k is None else (q, k)
+    _arguments.tensors(**dict(zip(("q", "k"), given, strict=False)))
+    inverse = check.flag("inverse", inverse)
     if rope._varies:
-        rope = rope.at(check.sequence_length(seq_len, positions, offset, q.shape[seq_axis]))
-    if inv_freq is None and is_plain(q, *(() if k is None else (k,))):
+        seq = q.shape[_arguments.along(q, seq_axis)]
+        rope = rope.at(check.sequence_length(seq_len, positions, offset, seq))
+    elif seq_len is not None:
+        check.integer("seq_len", seq_len, 1)
+    watched = (*given, positions) if isinstance(positions, Tensor) else given
+    if inv_freq is None and is_plain(*watched):
         out: Any = fresh(q)
         if k is not None and out is not None:
             of_k = fresh(k)
@@ -165,6 +171,7 @@ def rotate(
         return rope(q, k, positions=positions, offset=offset, seq_axis=seq_axis, inverse=inverse, out=out)
     numbers = numbers_of(rope)
     if inv_freq is not None:
+        _arguments.tensors(inv_freq=inv_freq)
         if tuple(inv_freq.shape) != tuple(numbers.inv_freq.shape):
             raise ValueError(f"inv_freq must have shape {tuple(numbers.inv_freq.shape)}, got {tuple(inv_freq.shape)}")
         numbers = numbers._replace(inv_freq=inv_freq)
@@ -201,8 +208,10 @@ def rotate_(
     >>> posenc.torch.rotate_(posenc.Rope(8, layout="half"), q) is q
     True
     """
+    if not isinstance(rope, Rope):
+        raise TypeError(f"rope must be a posenc.Rope, got {check.shown(rope)}")
     for name, x in (("q", q), ("k", k)):
-        if x is not None and x.requires_grad:
+        if isinstance(x, Tensor) and x.requires_grad:
             raise RuntimeError(f"{name} requires grad and cannot be rotated in place; use posenc.torch.rotate")
     return rope(q, k, positions=positions, offset=offset, seq_axis=seq_axis, out=q if k is None else (q, k))
 
@@ -247,9 +256,10 @@ def apply_rotary_emb(
     [4.0, 4.0, 4.0, 4.0]
     """
     code = LAYOUTS[check.choice("layout", layout, LAYOUTS)][0]
-    axis = check.integer("seq_axis", seq_axis, -x.ndim, most=x.ndim - 1) % x.ndim - x.ndim
+    _arguments.tensors(x=x, cos=cos, sin=sin)
+    first = check.integer("rotary_offset", rotary_offset, 0)
     run = _table_ops.apply_rotary if has_kernels(x) else _formula.apply_rotary
-    return run(x, cos, sin, code, rotary_offset, bool(conjugate), axis)
+    return run(x, cos, sin, code, first, check.flag("conjugate", conjugate), _arguments.along(x, seq_axis))
 
 
 def rotary_table(
@@ -281,8 +291,12 @@ def rotary_table(
     >>> cos.shape
     torch.Size([3, 2])
     """
+    if not isinstance(positions, Tensor):
+        raise TypeError(f"positions must be a tensor, got {check.shown(positions)}")
+    _arguments.tensors(inv_freq=inv_freq)
     where, _ = counted(positions, 0, 0)
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
-    tables = _table_ops.rotary_table(where, inv_freq.cpu().double(), None, float(scale), False, dtype == torch.float64)
+    factor = check.finite("scale", scale)
+    tables = _table_ops.rotary_table(where, inv_freq.cpu().double(), None, factor, False, dtype == torch.float64)
     return tables[0].to(positions.device), tables[1].to(positions.device)

@@ -13,6 +13,7 @@ from posenc.axes import MixedRope
 from posenc.rotary import Rope
 from posenc.tables import LAYOUTS
 from posenc.torch import _formula, _table_ops
+from posenc.torch._arguments import along, tensors
 from posenc.torch._rotary import counted, has_kernels, numbers_of, rotate
 
 
@@ -162,24 +163,27 @@ class MixedRotaryEmbedding(KeepsPrecision):
         self, q: Tensor, k: Tensor | None = None, *, positions: Any, seq_axis: int = -2, head_axis: int = -3
     ) -> Any:
         """Rotate; shapes as in `posenc.axes.MixedRope.__call__`, positions (axes, seq)."""
+        given = (q,) if k is None else (q, k)
+        tensors(**dict(zip(("q", "k"), given, strict=False)))
         where, _ = counted(positions, 0, 0)
         if where is None or where.ndim != 2 or len(where) != len(self.inv_freq):
             raise ValueError(f"positions must have shape ({len(self.inv_freq)}, seq), got {check.shown(positions)}")
         own = self.inv_freq.cpu().double()
         angles = torch.einsum("as,a...p->...sp", where.double(), own)
-        turned = [self._turn(x, angles, seq_axis, head_axis) for x in ((q,) if k is None else (q, k))]
+        turned = [self._turn(x, angles, seq_axis, head_axis) for x in given]
         return turned[0] if k is None else tuple(turned)
 
     def _turn(self, x: Tensor, angles: Tensor, seq_axis: int, head_axis: int) -> Tensor:
-        if x.shape[-1] != self.head_dim or x.shape[seq_axis] != angles.shape[-2]:
+        axis = along(x, seq_axis)
+        if x.shape[-1] != self.head_dim or x.shape[axis] != angles.shape[-2]:
             raise ValueError(
                 f"q and k must have head_dim {self.head_dim} and {angles.shape[-2]} tokens, got {tuple(x.shape)}"
             )
         one = torch.ones(1, dtype=torch.float64)  # position 1, the angles as frequencies
         tables = _table_ops.rotary_table(one, angles.reshape(-1), None, 1.0, False, x.dtype == torch.float64)
         cos, sin = (t.reshape(angles.shape).to(x.device) for t in tables)
-        seq, head = seq_axis % x.ndim, head_axis % x.ndim
         per_head = angles.ndim == 3
+        seq, head = axis % x.ndim, (check.integer("head_axis", head_axis, -x.ndim, most=x.ndim - 1)) % x.ndim
         if per_head and (x.shape[head] != angles.shape[0] or head in (seq, x.ndim - 1)):
             raise ValueError(
                 f"head_axis must be an axis of {angles.shape[0]} heads, got {head_axis} of {tuple(x.shape)}"
