@@ -123,6 +123,28 @@ def positions_in_float16(x: Array, p: Array) -> Array:
         return right(x, fp16(p))
 
 
+def turned_by(x: Array, angles: Array) -> Array:
+    cos, sin = doubled(angles)
+    return half(x.astype(np.float64), cos, sin).astype(np.float32)
+
+
+@broken("freqs computed under autocast", "half_angles", intrinsic=True)
+def angles_in_bfloat16(x: Array, p: Array) -> Array:
+    return turned_by(x, bf16(np.outer(bf16(p), bf16(frequencies(HEAD)))))
+
+
+@broken("freqs cast before cos()", "half_angles", intrinsic=True)
+def exact_angles_cast_to_bfloat16(x: Array, p: Array) -> Array:
+    return turned_by(x, bf16(np.outer(p, frequencies(HEAD))))
+
+
+@broken("everything in float16", "half_angles", intrinsic=True)
+def angles_and_tables_in_float16(x: Array, p: Array) -> Array:
+    with np.errstate(invalid="ignore"):
+        cos, sin = doubled(fp16(np.outer(fp16(p), fp16(frequencies(HEAD)))))
+    return half(x.astype(np.float64), fp16(cos), fp16(sin)).astype(np.float32)
+
+
 @broken("table dtype differs between sibling classes", "half_tables")
 def tables_in_bfloat16(x: Array, p: Array) -> Array:
     cos, sin = doubled(np.outer(p, frequencies(HEAD)))
@@ -184,6 +206,11 @@ def another_mscale(x: Array, p: Array) -> Array:
 @broken("rope_theta ignored", "base", base=500000.0)
 def rope_theta_ignored(x: Array, p: Array) -> Array:
     return right(x, p)
+
+
+@broken("a typing error", "base")
+def a_base_one_off(x: Array, p: Array) -> Array:
+    return right(x, p, frequencies(HEAD, 10001.0))
 
 
 @broken("the base of the other layers", "base", base=1000000.0)
@@ -353,6 +380,11 @@ def height_for_width(x: Array, p: Array) -> Array:
 @broken("chunked for interleaved axes", "sections", axis_of_freq=sections("interleaved"))
 def chunked_for_interleaved(x: Array, p: Array) -> Array:
     return multimodal(x, p, sections("chunked"))
+
+
+@broken("mrope_section in another order", "sections", axis_of_freq=sections("chunked"))
+def sections_in_another_order(x: Array, p: Array) -> Array:
+    return multimodal(x, p, np.repeat([0, 1, 2], [8, 16, 8]))
 
 
 @broken("1-D position ids for M-RoPE", "one_axis", axis_of_freq=sections("chunked"))

@@ -47,9 +47,9 @@ def test_there_are_enough() -> None:
 
 @named
 def test_identify_names_the_fault(case: Broken) -> None:
-    start = time.perf_counter()
+    start = time.process_time()  # of this process alone, whoever else is at work
     found = checks.identify(made(case), HEAD, expected=wanted(case))
-    assert time.perf_counter() - start < LIMIT
+    assert time.process_time() - start < LIMIT
     assert case.fault in [fault.fault for fault in found.faults], str(found)
     assert not found.ok
 
@@ -87,8 +87,7 @@ def test_explain_mismatch_after_a_long_call(rng: np.random.Generator) -> None:
 def test_check_rope_refuses_it(case: Broken) -> None:
     found = checks.check_rope(made(case), wanted(case))
     assert not found
-    failed = {p.name for p in found.properties if not p.ok} - {"dtypes"}  # these functions answer in float32
-    assert failed if case.name != "always_the_long_list" else True
+    assert any(not p.ok for p in found.properties)
     assert "usual cause" in str(found)
     assert found.diagnosis is not None
 
@@ -101,6 +100,32 @@ def test_not_a_number_fails() -> None:
         assert not report[name].ok
 
 
+def test_what_is_no_number_at_all() -> None:
+    found = checks.identify(lambda x, p: x * np.nan, HEAD)
+    assert found.name == "unknown: no output is a finite number"
+
+
+def test_the_length_decides_in_short_calls_too() -> None:
+    """The long list of LongRoPE in every call is right in a long one; what calls of a few tokens get is not."""
+    case = next(case for case in BROKEN if case.name == "always_the_long_list")
+    found = checks.rope_matches(case.fn, wanted(case))
+    assert not found
+    assert "of a call of 8 tokens" in found.where
+
+
+def test_a_wider_result_is_named_and_a_narrower_one_refused() -> None:
+    rope = posenc.Rope(HEAD, layout="half")
+    wider = checks.dtypes(lambda x, p: right(x, p).astype(np.float64), rope)
+    assert wider.ok
+    assert "promoted by wider tables: float32 in, float64 out, float16 in, float64 out" in wider.where
+    narrower = checks.dtypes(lambda x, p: right(x, p).astype(np.float16), rope)
+    assert not narrower.ok
+    assert narrower.where == "float32 in, float16 out"
+    same = checks.dtypes(lambda x, p: right(x, p).astype(x.dtype), rope)
+    assert same.ok
+    assert "promoted" not in same.where
+
+
 def test_the_right_one_is_right() -> None:
     """The same code without a mistake: nothing is found."""
     rope = posenc.Rope(HEAD, layout="half")
@@ -110,6 +135,7 @@ def test_the_right_one_is_right() -> None:
     assert found.faults == ()
     assert found.residual < 1e-6
     report = checks.check_rope(right, rope)
-    assert {p.name for p in report.properties if not p.ok} == {"dtypes"}  # float16 in, float32 out
+    assert report.ok, str(report)
+    assert "promoted by wider tables: float16 in, float32 out" in report["dtypes"].where
     x = np.ones((1, 2, 9, HEAD), np.float32)
     assert checks.explain_mismatch(right(x, np.arange(9)), x=x, rope=rope).fault == "none"

@@ -14,8 +14,8 @@ from posenc.checks._naming import short
 from posenc.checks._reproducing import random_answer, rows_of
 from posenc.checks._rotation import Measured, Probes
 from posenc.checks._rounding import HALVES, held_by
+from posenc.checks._sample import Sample
 from posenc.checks._spectrum import _through_one, nice
-from posenc.checks._variants import Sample
 from posenc.rotary import Rope
 from posenc.scaling import InverseFrequencies
 from posenc.xpos import XPos

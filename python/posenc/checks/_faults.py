@@ -59,6 +59,11 @@ FAULTS = MappingProxyType(
             "(float16), and float16 has no number above 65504",
             "position ids or torch.arange made in the model's dtype",
         ),
+        "half_angles": Fault(
+            "angles are rounded to 16 bits, so neighbouring tokens get the same rotation in the fast pairs beyond 256 "
+            "(bfloat16) or 2048 (float16), and slow pairs turn in steps",
+            "positions * inv_freq computed in the model's dtype, as autocast does with an einsum or a matmul",
+        ),
         "half_tables": Fault(
             "cosines and sines are rounded to 16 bits, so norms and angles are off by up to 0.4 % (bfloat16)",
             "the table is cast to the activations' dtype; harmless only where the model was trained so",

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from posenc.checks._faults import Finding
+from posenc.checks._sample import Sample, Variant
 from posenc.checks._solving import solved
-from posenc.checks._variants import Sample, Variant, variants
+from posenc.checks._variants import variants
 
 if TYPE_CHECKING:
     import numpy.typing as npt

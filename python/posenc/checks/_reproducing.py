@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from posenc.checks._judging import distance
-from posenc.checks._variants import Sample, pairs_of
+from posenc.checks._sample import Sample, pairs_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -100,6 +100,8 @@ def identify_rotation(call: Caller, head_dim: int, axes: int, most: int, expecte
 
 def _recognise(probes: Probes) -> Identification:
     matrices = probes.short[1]
+    if not np.isfinite(matrices).any():
+        return unknown("no output is a finite number")
     longer = _with_long(probes)
     structure = _pairs.structure(np.concatenate([matrices, longer[1]]) if longer else matrices)
     if structure.mixed:

@@ -11,7 +11,7 @@ import numpy as np
 from posenc.checks import _angles, _spectrum
 from posenc.checks._naming import short
 from posenc.checks._ropes import given
-from posenc.checks._variants import Sample, Variant, pairs_of
+from posenc.checks._sample import Sample, Variant, pairs_of
 from posenc.scaling import DynamicNTK
 
 if TYPE_CHECKING:
@@ -130,9 +130,10 @@ def _frequencies(sample: Sample, turns: Complex) -> Iterator[Variant]:
             if tokens and sample.family is not None:
                 yield Variant("length", f"of {tokens} tokens", partial(sample.by, sample.family.at, tokens))
             same_base = rope.base is not None and abs(each.base / rope.base - 1) < 1e-3
-            kind = "base" if each.scaling is None and not same_base else "scaling"
+            unscaled = each.scaling is None and (not same_base or rope.scaling is None)
+            kind = "base" if unscaled else "scaling"
             what = f"{each.base:.8g}" if kind == "base" else f"{short(each.scaling)} of base {each.base:.8g}"
-            wanted = f"{rope.base:g}" if rope.base is not None and kind == "base" else short(rope.scaling)
+            wanted = f"{rope.base:.8g}" if rope.base is not None and kind == "base" else short(rope.scaling)
             yield Variant(kind, f"{what}, expected {wanted}", partial(sample.by, given, rope, made))
             return
 

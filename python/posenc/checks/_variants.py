@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from posenc._frequencies import unscaled
+from posenc.checks._halves import of_halves
 from posenc.checks._pairs import members
 from posenc.checks._ropes import changed, given, with_axes
-from posenc.checks._rounding import HALVES
+from posenc.checks._sample import Sample, Variant, pairs_of
 from posenc.checks._spectrum import BASES
 from posenc.rotary import Rope
 
@@ -21,77 +21,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Floats = npt.NDArray[np.float64]
-    Rounding = Callable[[Floats], Floats]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Input, positions and the rotation that should be.
-
-    Attributes
-    ----------
-    x : ndarray of float64, shape (..., seq, head_dim)
-    positions : ndarray, shape (seq,), (batch, seq), or with a leading axes axis
-    rope : posenc.Rope
-        Of fixed length.
-    family : posenc.Rope, optional
-        The Rope that it is the fixed one of, where that depends on the length.
-    """
-
-    x: Floats
-    positions: Floats
-    rope: Rope
-    family: Rope | None = None
-
-    def turned(self, rope: Rope | None = None, positions: Floats | None = None) -> Floats:
-        """Return x rotated; NaN where a position is no number."""
-        rope, where = rope or self.rope, self.positions if positions is None else positions
-        bad: Any = ~np.isfinite(where)
-        result = np.array(rope(self.x, positions=np.where(bad, 0.0, where)))
-        if bad.any():
-            any_axis = bad.any(axis=0) if rope.axes > 1 else bad
-            mask = np.broadcast_to(self.spread(any_axis[..., None]), result.shape).copy()
-            mask[..., : rope.rotary_offset] = mask[..., rope.rotary_offset + rope.rotary_dim :] = False
-            result[mask] = np.nan
-        return result
-
-    def by(self, make: Callable[..., Rope], *arguments: Any, **named: Any) -> Floats:
-        """Return x rotated by the Rope that a function makes of some arguments."""
-        return self.turned(make(*arguments, **named))
-
-    def table(self, rope: Rope | None = None, positions: Floats | None = None) -> tuple[Floats, Floats]:
-        """Return cosines and sines that broadcast against the pairs of x."""
-        where = self.positions if positions is None else positions
-        cos, sin = (rope or self.rope).table(where, dtype=np.float64)
-        return self.spread(cos), self.spread(sin)
-
-    def spread(self, rows: Any) -> Any:
-        """Return rows of (seq, n) or (batch, seq, n) with axes of length 1 for the heads."""
-        return rows[:, None] if rows.ndim == 3 and self.x.ndim == 4 else rows
-
-    def by_pairs(self, ins: Any, outs: Any, first: tuple[Any, Any], second: tuple[Any, Any]) -> Floats:
-        """Return x with pairs (a, b) taken to (a c - b s, b c' + a s'), each with its own cosines and sines."""
-        (c, s), (c2, s2) = first, second
-        i, o = np.array(ins), np.array(outs)
-        a, b = self.x[..., i[:, 0]], self.x[..., i[:, 1]]
-        y = self.x.copy()
-        y[..., o[:, 0]], y[..., o[:, 1]] = a * c - b * s, b * c2 + a * s2
-        return y
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A fault, its numbers, and the result of a rotation that has it."""
-
-    fault: str
-    detail: str
-    make: Callable[[], Floats]
 
 
 def variants(sample: Sample) -> Iterator[Variant]:
     """Yield what could be wrong, the likelier first."""
     for family in (
-        _of_halves,
+        of_halves,
         _of_pairs,
         _of_elements,
         _of_positions,
@@ -103,52 +38,7 @@ def variants(sample: Sample) -> Iterator[Variant]:
         yield from family(sample)
 
 
-# ---- numbers of 16 bits, and of 32
-
-
-def _of_halves(sample: Sample) -> Iterator[Variant]:
-    rope = sample.rope
-    ins, outs = pairs_of(rope)
-    yield Variant("float32_angles", "", partial(sample.by, changed, rope, precision="float32"))
-    for name, rounded in HALVES.items():
-        yield Variant(
-            "half_frequencies", f"inv_freq in {name}", partial(sample.by, given, rope, rounded(rope.inv_freq))
-        )
-        yield Variant("half_positions", f"positions in {name}", partial(sample.turned, None, rounded(sample.positions)))
-
-        def tables(r: Rounding = rounded) -> Floats:
-            cos, sin = (r(t) for t in sample.table())
-            return sample.by_pairs(ins, outs, (cos, sin), (cos, sin))
-
-        yield Variant("half_tables", f"cos and sin in {name}", tables)
-        yield Variant("half_arithmetic", f"results in {name}", partial(_results_in, sample, rounded))
-        yield Variant(
-            "half_arithmetic",
-            f"input, tables and results in {name}",
-            partial(_all_in, sample, rounded, ins, outs),
-        )
-
-
-def _results_in(sample: Sample, rounded: Rounding) -> Floats:
-    return rounded(sample.turned())
-
-
-def _all_in(sample: Sample, rounded: Rounding, ins: Any, outs: Any) -> Floats:
-    """X * cos + rotate_half(x) * sin with every step rounded, as eager code of a 16-bit dtype does it."""
-    x, (cos, sin) = rounded(sample.x), (rounded(t) for t in sample.table())
-    i, o = np.array(ins), np.array(outs)
-    a, b, y = x[..., i[:, 0]], x[..., i[:, 1]], x.copy()
-    y[..., o[:, 0]] = rounded(rounded(a * cos) + rounded(-b * sin))
-    y[..., o[:, 1]] = rounded(rounded(b * cos) + rounded(a * sin))
-    return y
-
-
 # ---- which elements
-
-
-def pairs_of(rope: Rope) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Return the pairs of inputs and of outputs."""
-    return members(rope.layout, rope.rotary_offset, rope.rotary_dim)
 
 
 def _of_pairs(sample: Sample) -> Iterator[Variant]:
@@ -354,15 +244,24 @@ def _of_axes(sample: Sample) -> Iterator[Variant]:
         same = np.broadcast_to(sample.positions[a], sample.positions.shape)
         yield Variant("one_axis", f"axis {a} for every pair", partial(sample.turned, None, np.array(same)))
     counts = np.bincount(axis_of, minlength=rope.axes)
-    chunked = np.repeat(np.arange(rope.axes), counts)
-    turns = np.zeros(len(axis_of), np.int64)
-    for a in range(1, rope.axes):
-        turns[a : rope.axes * counts[a] : rope.axes] = a
-    for name, other in (("chunked", chunked), ("interleaved", turns)):
-        if not np.array_equal(other, axis_of) and other.max() == rope.axes - 1:
-            yield Variant("sections", name, partial(sample.by, with_axes, rope, other))
+    orders = dict.fromkeys(itertools.permutations(counts.tolist())) if rope.axes <= 4 else [tuple(counts.tolist())]
+    for sections in (tuple(counts.tolist()), *orders):  # its own first
+        for name, other in _arranged(sections):
+            if not np.array_equal(other, axis_of) and other.max() == rope.axes - 1:
+                shown = name if sections == tuple(counts) else f"{list(sections)} {name}, expected {counts.tolist()}"
+                yield Variant("sections", shown, partial(sample.by, with_axes, rope, other))
     if rope.layout == "half" and rope.rotary_dim % 2 == 0:
         yield Variant("axes_within_pairs", "sections of the doubled width", partial(_split_doubled, sample, counts))
+
+
+def _arranged(sections: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
+    """Yield which axis turns each pair, by sections one after the other, and in turns."""
+    axes = len(sections)
+    yield "chunked", np.repeat(np.arange(axes), sections)
+    turns = np.zeros(sum(sections), np.int64)
+    for a in range(1, axes):
+        turns[a : axes * sections[a] : axes] = a
+    yield "interleaved", turns
 
 
 def _split_doubled(sample: Sample, counts: Any) -> Floats:

@@ -14,7 +14,7 @@ from posenc.checks._calling import as_float64, dtype_name
 from posenc.checks._faults import Finding
 from posenc.checks._judging import Verdict, judge
 from posenc.checks._report import Line, Report
-from posenc.checks._variants import Sample
+from posenc.checks._sample import Sample
 from posenc.rotary import Rope
 
 if TYPE_CHECKING:
