@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from glob import glob
 from typing import Any
 
-import numpy
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
@@ -40,6 +39,8 @@ class BuildExt(build_ext):
     """Add the flags of the compiler at hand, and of the switches."""
 
     def build_extensions(self) -> None:  # noqa: D102
+        import numpy  # here: pip asks setup.py twice before it builds, and needs no headers for that
+
         kind = self.compiler.compiler_type if self.compiler.compiler_type in FLAGS else "unix"
         flags, link = list(FLAGS[kind]), list(LINK[kind])
         if kind == "unix":
@@ -56,6 +57,7 @@ class BuildExt(build_ext):
             # some Pythons hand extensions their own library folder, which no wheel may name
             self.compiler.linker_so = [w for w in self.compiler.linker_so if not w.startswith("-Wl,-rpath")]
         for extension in self.extensions:
+            extension.include_dirs.append(numpy.get_include())
             extension.extra_compile_args = flags
             extension.extra_link_args = link
         super().build_extensions()
@@ -80,7 +82,6 @@ setup(
             "posenc._core",
             sources=sorted(glob("csrc/*/*.c")),
             depends=sorted(glob("csrc/*/*.h")),
-            include_dirs=[numpy.get_include()],
             define_macros=LIMITED_API,
             libraries=[] if sys.platform == "win32" else ["m"],
             py_limited_api=not FREE_THREADED,
