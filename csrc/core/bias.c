@@ -145,12 +145,12 @@ static void mask_run(const struct pe_bias_call *c, char *y, size_t n) {
         return;
     }
     bool stream = c->bias->stream && !c->in_place;
-    size_t bytes = n * c->size, done = 0, at_once = stream ? PIECE_BYTES : 64;
+    size_t bytes = n * c->size, done = 0, at_once = stream ? PIECE_BYTES : MASK_BYTES;
     for (; done + at_once <= bytes; done += at_once) {
         if (stream)
             c->kernels->stream(y + done, c->infinite, PIECE_BYTES);
         else
-            memcpy(y + done, c->infinite, 64);
+            memcpy(y + done, c->infinite, MASK_BYTES);
     }
     memcpy(y + done, c->infinite, bytes - done);
 }

@@ -4,8 +4,8 @@
 
 #include "bias.h"
 
-/* Bytes of a stretch without a choice in it; elements of a head's diagonal vector. */
-enum { PIECE_BYTES = 8192, DIAGONAL = 4096 };
+/* Bytes of a stretch without a choice in it, and of one that is masked by plain stores; elements of a head's diagonal vector. */
+enum { PIECE_BYTES = 8192, MASK_BYTES = 64, DIAGONAL = 4096 };
 
 /* How a row's term is had. */
 enum pe_bias_method {

@@ -7,13 +7,14 @@
 
 enum { FEW_ROWS = 8 };
 
-static void fill(char *buffer, enum pe_dtype dtype, uint64_t f64, uint32_t f32, uint16_t f16, uint16_t bf16) {
+static void fill(char *buffer, size_t bytes, enum pe_dtype dtype, uint64_t f64, uint32_t f32, uint16_t f16,
+                 uint16_t bf16) {
     size_t size = pe_itemsize(dtype);
     const void *one = dtype == PE_F64   ? (const void *)&f64
                       : dtype == PE_F32 ? (const void *)&f32
                       : dtype == PE_F16 ? (const void *)&f16
                                         : (const void *)&bf16;
-    pe_move_elements(buffer, (ptrdiff_t)size, one, 0, PIECE_BYTES / size, size);
+    pe_move_elements(buffer, (ptrdiff_t)size, one, 0, bytes / size, size);
 }
 
 static bool fits_int32(ptrdiff_t step, size_t n, size_t size) {
@@ -68,9 +69,12 @@ void pe_bias_plan(struct pe_bias_call *c, const struct pe_kernels *kernels, cons
     }
     size_t batch = y->ndim >= 4 ? (size_t)y->shape[0] : 1, heads = y->ndim >= 3 ? (size_t)y->shape[y->ndim - 3] : 1;
     c->split = bias->line && pe_line_splits(bias->line, batch, heads);
-    fill(c->infinite, c->dtype, 0xfff0000000000000u, 0xff800000u, 0xfc00, 0xff80);
+    /* as much as will be read: all of it would be half of the time of a call for one query */
+    size_t zeros = pe_min(PIECE_BYTES, c->keys * c->size);
+    fill(c->infinite, bias->stream ? PIECE_BYTES : MASK_BYTES, c->dtype, 0xfff0000000000000u, 0xff800000u, 0xfc00,
+         0xff80);
     if (x == NULL && c->method == NOTHING)
-        memset(c->zeros, 0, sizeof c->zeros);
+        memset(c->zeros, 0, zeros);
     else if (x == NULL)
-        fill(c->zeros, c->dtype, 0x8000000000000000u, 0x80000000u, 0x8000, 0x8000);
+        fill(c->zeros, zeros, c->dtype, 0x8000000000000000u, 0x80000000u, 0x8000, 0x8000);
 }
