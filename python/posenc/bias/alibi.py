@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 FORMS = ("distance", "key")
 
+_BEYOND_FLOAT32 = float.fromhex("0x1.ffffffp127")  # the least number that is rounded to infinity
+
 
 def alibi_slopes(num_heads: int, max_bias: float = 8.0) -> npt.NDArray[np.float64]:
     """Return the slopes of ALiBi for any number of heads, each the nearest float64.
@@ -200,7 +202,10 @@ def line_term(slopes: Any, right_slopes: Any, form: str) -> tuple[npt.NDArray[np
                 f"right_slopes must have the shape of slopes, {np.shape(slopes)}, got {np.shape(right_slopes)}"
             )
         left, right = np.broadcast_arrays(left, right)
-    return np.stack([-left, right if of_key else -right], -1), of_key
+    sides = np.empty((*left.shape, 2))  # np.stack would be a third of a call for one query
+    np.negative(left, sides[..., 0])
+    np.multiply(right, 1.0 if of_key else -1.0, sides[..., 1])
+    return sides, of_key
 
 
 def finite_slopes(name: str, slopes: Any) -> npt.NDArray[np.float64]:
@@ -210,9 +215,8 @@ def finite_slopes(name: str, slopes: Any) -> npt.NDArray[np.float64]:
         raise ValueError(f"{name} must have shape (heads,) or (batch, heads), got {array.shape}")
     if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
         raise TypeError(f"{name} must be numbers, got {array.dtype}")
-    with np.errstate(over="ignore"):
-        array = array.astype(np.float64)
-        finite = np.isfinite(array.astype(np.float32))
+    array = array.astype(np.float64)
+    finite = np.abs(array) < _BEYOND_FLOAT32
     if not finite.all():
         raise ValueError(f"{name} must be finite in float32, got {array[~finite][0]}")
     return array[None] if array.ndim == 1 else array
