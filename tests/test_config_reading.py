@@ -61,6 +61,13 @@ def test_files_that_hold_no_config(tmp_path: Path, content: str) -> None:
         config.read(tmp_path)
 
 
+def test_a_byte_order_mark_is_no_obstacle(tmp_path: Path) -> None:
+    """Some editors put one at the head of a file."""
+    given = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 8}
+    (tmp_path / "config.json").write_text(json.dumps(given), encoding="utf-8-sig")
+    assert config.read(tmp_path) == config.read(given)
+
+
 # ---- spellings
 
 
@@ -237,6 +244,7 @@ def test_layers_that_turn(own: dict[str, Any], layers: str) -> None:
         ({"model_type": "esm", "position_embedding_type": "rotary"}, "rope"),
         ({"model_type": "esm", "position_embedding_type": "relative_key"}, "relative"),
         ({"model_type": "granitemoehybrid"}, "none"),
+        ({"model_type": "granitemoehybrid", "position_embedding_type": "nope"}, "none"),  # ibm-granite/granite-4.0-h
         ({"model_type": "granitemoehybrid", "position_embedding_type": "rope"}, "rope"),
         ({"model_type": "zamba2"}, "none"),
         ({"model_type": "wav2vec2-conformer"}, "relative"),

@@ -6,6 +6,7 @@ import json
 import re
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,7 @@ WRONG = [
         "short_factor.* must be a number, got 'a'",
     ),
     ({"rope_theta": "x"}, TypeError, "rope_theta must be a number, got 'x'"),
+    ({"rope_theta": float("nan")}, ValueError, "rope_theta must be positive and finite, got nan"),
     ({"rope_theta": -1}, ValueError, "rope_theta must be positive and finite, got -1"),
     ({"rope_theta": [1e4, 1e4]}, TypeError, "rope_theta must be a number"),
     ({"model_type": "phi", "partial_rotary_factor": 1.5}, ValueError, "must rotate 1 to 128 elements, got 1.5"),
@@ -206,6 +208,14 @@ def test_anything_wrong_anywhere_is_a_clear_error(rng: np.random.Generator) -> N
         assert not PYTHON.search(message), (given, message)
 
 
+GGUF = {"general.architecture": "llama", "llama.rope.dimension_count": 64}
+
+
+class Answers:
+    def to_dict(self) -> dict[str, Any]:
+        return dict(LLAMA)
+
+
 def refusal(given: dict[str, Any], *, strict: bool) -> str:
     """Return what a reading is refused with, or "" where it is not."""
     with warnings.catch_warnings():
@@ -228,6 +238,9 @@ def refusal(given: dict[str, Any], *, strict: bool) -> str:
         ({"source": LLAMA, "strict": 1}, TypeError, "strict must be True or False, got 1"),
         ({"source": LLAMA, "family": 5}, TypeError, "family must be a string, got 5"),
         ({"source": LLAMA, "part": ["text"]}, TypeError, r"part must be a string, got \['text'\]"),
+        ({"source": GGUF, "part": "vision"}, ValueError, "part and family are for a config"),
+        ({"source": GGUF, "family": "gemma3"}, ValueError, "part and family are for a config"),
+        ({"source": SimpleNamespace(config=Answers())}, TypeError, "got SimpleNamespace; pass its .config"),
         ({"source": LLAMA, "family": "x"}, ValueError, "family 'x' is not known"),
         ({"source": LLAMA, "family": "qwen2", "part": "text"}, ValueError, "part and family exclude each other"),
         ({"source": LLAMA, "part": "vision"}, ValueError, "part 'vision' is not there: 'llama' has one part only"),

@@ -76,6 +76,9 @@ class TransformersDynamicNTK:
         self.rope = self._by_length.at(self._trained)
         self.cached_length = self._trained
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._by_length!r}, cached_length={self.cached_length})"
+
     @property
     def head_dim(self) -> int:
         """Length of a head."""

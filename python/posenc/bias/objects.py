@@ -7,6 +7,7 @@ tests/test_bias_objects.py, which holds all kinds to the same.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from posenc.bias.alibi import add_alibi, line_term
 from posenc.bias.t5 import add_t5_bias, t5_bucket, table_term
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import numpy.typing as npt
 
@@ -31,6 +32,11 @@ class Bias(ABC):
     """
 
     heads: int
+    _options: Mapping[str, Any] = MappingProxyType({})
+
+    def __repr__(self) -> str:
+        small = [f"{name}={value!r}" for name, value in self._options.items() if isinstance(value, (str, int, tuple))]
+        return f"<{', '.join([f'{type(self).__name__} of {self.heads} heads', *small])}>"
 
     @abstractmethod
     def __call__(self, query_positions: Any, key_positions: Any) -> npt.NDArray[np.float64]:

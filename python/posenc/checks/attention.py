@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # of arrays
 class Profile:
     """Weight by distance on one side of the queries.
 
@@ -46,7 +46,7 @@ class Profile:
     relative: Floats
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AttentionReport(Report):
     """What `position_sanity_check` found; `ok` where attention as a whole falls with distance.
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _ROWS = 4096  # distances whose cosines are at hand at a time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # of arrays
 class Curve:
     """One encoding by distance.
 
@@ -63,7 +63,7 @@ class Curve:
         return bool(np.mean(self.values[:, -1] < self.values[:, 0]) > 0.5)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DecayReport(Report):
     """Curves side by side; `ok` where every one of them falls.
 

@@ -52,6 +52,10 @@ class Identification(Report):
     notes: tuple[str, ...] = ()
     reproduce: Callable[..., Any] | None = field(default=None, repr=False, compare=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: `reproduce` is a function of one process, `rope` does the same."""
+        return {**vars(self), "reproduce": None}
+
     def title(self) -> str:
         """Return the name of the convention."""
         return f"{self.kind}: {self.name}"

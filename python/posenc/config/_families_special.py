@@ -130,6 +130,7 @@ FAMILIES: dict[str, Entry] = {
         cases={
             "rope": rotary("half", layers=renamed(listed(lambda i, n: "linear_attention"), {"attention": ALL})),
             None: Other(kind="none", note="no positions: position_embedding_type is null"),
+            "nope": Other(kind="none", note="no positions: position_embedding_type is 'nope'"),  # Granite 4.0 H
         },
     ),
     "zamba2": Switch(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from posenc import _parameters as check
@@ -60,6 +61,25 @@ class ModelPositions:
     part: str = ""
     parts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Make the mappings read-only."""
+        for name in ("ropes", "details"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    def __hash__(self) -> int:
+        """Return a hash: mappings have none of their own."""
+        return hash((self.family, self.kind, tuple(self.ropes.items()), self.layers, self.part))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled and copied: read-only views of dictionaries cannot be."""
+        return {**vars(self), "ropes": dict(self.ropes), "details": dict(self.details)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Put it back."""
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
+        self.__post_init__()
 
     def rope(self, layer_type: str | None = None) -> Rotation:
         """Return the rotation of a type of layer.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from posenc import _parameters as check
@@ -90,6 +89,8 @@ def read(
     report = Report(check.flag("strict", strict))
     config = _source.load(source)
     if _gguf.is_metadata(config):
+        if part is not None or family is not None:
+            raise ValueError("part and family are for a config: the metadata of a GGUF file name their architecture")
         name, entry, config = _gguf.translated(config, layout, report)
         return _positions(name, entry, config, precision, report)
     chosen = _parts.choose(config, part, family, known=layout is not None)
@@ -135,7 +136,7 @@ def _without_rotation(name: str, entry: Other, config: Config, report: Report) -
         name,
         entry.kind,
         max_position_embeddings=_length(config),
-        details=MappingProxyType(details),
+        details=details,
         notes=tuple(report.notes),
     )
 
@@ -158,7 +159,7 @@ def _rotating(name: str, family: Family, config: Config, precision: str, report:
     return ModelPositions(
         name,
         "unequal" if any(isinstance(rope, UnequalRope) for rope in ropes.values()) else "rope",
-        MappingProxyType(ropes),
+        ropes,
         tuple(kind if kind in ropes else None for kind in layers),
         _length(config),
         _attention.QUERY_SCALES[family.query_scale](config, parameters) if family.query_scale else None,

@@ -34,9 +34,10 @@ def load(source: Any) -> dict[str, Any]:
         result = to_dict()
         if isinstance(result, Mapping):
             return _plain(result)
+    own = "; pass its .config" if hasattr(getattr(source, "config", None), "to_dict") else ""
     raise TypeError(
         "source must be a path of a config.json, a dictionary, or a config object with to_dict(), got "
-        f"{type(source).__name__}"
+        f"{type(source).__name__}{own}"
     )
 
 
@@ -56,7 +57,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"source {str(path)!r} is no file")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8-sig"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"source {str(path)!r} holds no JSON: {error}") from None
     if not isinstance(config, dict):

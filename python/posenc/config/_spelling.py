@@ -233,7 +233,7 @@ def _fill(found: Parameters, name: str, outer: Any, path: str, report: Report) -
     if outer is None:
         return
     inner = found.setdefault(name, outer)
-    if inner != outer:
+    if inner is not outer and inner != outer:  # NaN differs from itself
         report.wrong(f"{name} is {outer!r} beside {path} and {inner!r} in it")
 
 
