@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import posenc
 from posenc import _core
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -181,3 +182,21 @@ def test_the_extension_exports_its_init_function_alone() -> None:
     symbols = list(elf_symbols(path, ".dynsym"))
     assert [name for name, is_defined, is_visible in symbols if is_defined and is_visible] == ["PyInit__core"]
     assert len(symbols) > 20, "the reader found next to nothing"
+
+
+def imported_for_type_checkers(file: Path) -> dict[str, str]:
+    """Return name -> module of the imports that only type checkers run."""
+    blocks = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.If)]
+    block = next(node for node in blocks if ast.unparse(node.test) == "TYPE_CHECKING")
+    return {
+        alias.name: str(node.module) for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+
+
+def test_type_checkers_see_every_name_that_is_loaded_on_its_first_use() -> None:
+    """A module's __getattr__ would tell them that any name exists, and nothing of it."""
+    functions = {name: f"posenc.{module}" for name, module in posenc._LAZY_FUNCTIONS.items()}
+    modules = dict.fromkeys(posenc._LAZY, "posenc")
+    assert imported_for_type_checkers(PYTHON / "__init__.py") == {**functions, **modules}
+    checks = {name: f"posenc.checks.{module}" for name, module in posenc.checks._WHERE.items()}
+    assert imported_for_type_checkers(PYTHON / "checks" / "__init__.py") == checks

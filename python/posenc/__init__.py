@@ -20,7 +20,27 @@ from posenc.runtime import get_num_threads, set_num_threads, show_runtime
 from posenc.tables import apply_rotary_emb, rotary_table
 from posenc.weights import permute_rotary_weights
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what type checkers and editors know of names that are loaded on their first use
+    from posenc import (
+        additive,
+        axes,
+        bias,
+        checks,
+        config,
+        consistency,
+        golden,
+        gradients,
+        plot,
+        positions,
+        query_scale,
+        rerotate,
+        scaling,
+        stateful,
+        table_forms,
+        testing,
+        xpos,
+    )
+    from posenc import torch as torch
     from posenc.additive import (
         add_positions,
         add_sinusoidal,
@@ -115,13 +135,15 @@ _LAZY_FUNCTIONS = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return importlib.import_module(f"posenc.{name}")
-    if name in _LAZY_FUNCTIONS:
-        found = globals()[name] = getattr(importlib.import_module(f"posenc.{_LAZY_FUNCTIONS[name]}"), name)
-        return found
-    raise AttributeError(f"module 'posenc' has no attribute {name!r}")
+if not TYPE_CHECKING:  # to which every name would be one that exists
+
+    def __getattr__(name: str) -> Any:
+        if name in _LAZY:
+            return importlib.import_module(f"posenc.{name}")
+        if name in _LAZY_FUNCTIONS:
+            found = globals()[name] = getattr(importlib.import_module(f"posenc.{_LAZY_FUNCTIONS[name]}"), name)
+            return found
+        raise AttributeError(f"module 'posenc' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
