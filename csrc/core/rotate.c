@@ -36,7 +36,7 @@ static bool is_staged(const struct pe_plan *plan) {
 static void rotate_whole(const struct pe_walk *walk, const struct pe_plan *plan, const struct pe_visit *run) {
     bool half = plan->layout == PE_HALF;
     size_t skip = plan->offset + (half ? walk->first : 2 * walk->first);
-    const char *ahead = walk->fetch && plan->gaps ? run->x + run->x_step : run->ahead;
+    const char *ahead = walk->fetch && plan->gaps ? run->x + 2 * run->x_step : run->ahead;
     struct pe_run job = {.x = run->x + skip * plan->size,
                          .y = run->y + skip * plan->size,
                          .x_step = run->x_step,
@@ -51,6 +51,7 @@ static void rotate_whole(const struct pe_walk *walk, const struct pe_plan *plan,
                          .x_apart = plan->x_apart,
                          .y_apart = plan->y_apart,
                          .ahead = ahead ? ahead + skip * plan->size : NULL,
+                         .soon = walk->fetch ? plan->soon : 0,
                          .stream = plan->stream && plan->direct};
     (half ? walk->kernels->half : walk->kernels->interleaved)[plan->dtype](&job);
 }
@@ -171,8 +172,15 @@ static void fold_single_tokens(pe_rotation *how, pe_rows *rows) {
 
 /* Heads that meet a row of angles together. Returns how many plans there are. */
 static int share_angles(struct pe_plan *plans) {
+    struct pe_axis run = plans->axes[plans->n_axes - 1];
     if (is_staged(plans)) return 1;
-    if (plans->axes[plans->n_axes - 1].row) return pe_group_runs(plans, PE_TOGETHER);
+    if (run.row) {
+        int n = pe_group_runs(plans, PE_TOGETHER);
+        for (int k = 0; k < n; k++)
+            if (plans->dtype == PE_F16 && plans[k].together > 1)
+                plans[k].soon = (ptrdiff_t)pe_plan_run_rows(plans, PE_SOON_BYTES) * run.x;
+        return n;
+    }
     pe_join_heads(plans);
     return 1;
 }

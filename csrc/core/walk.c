@@ -65,6 +65,7 @@ void pe_plan_operand(struct pe_plan *plan, const pe_rotation *how, size_t pairs,
     plan->whole = contiguous && !moves && how->rotary_offset + 2 * pairs <= plan->head_dim;
     plan->together = 1, plan->x_apart = plan->y_apart = 0;
     plan->gaps = plan->stream = plan->direct = false;
+    plan->soon = 0;
 }
 
 bool pe_is_aligned(const pe_view *y, size_t also) {

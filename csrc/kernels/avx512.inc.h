@@ -42,23 +42,11 @@ PE_FN F ld_bf16(const uint16_t *p) {
     __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
 }
-PE_FN __m256i f_to_f16(F x) {
-    return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-}
-PE_FN void st_f16(uint16_t *p, F x) {
-    _mm256_storeu_si256((__m256i *)p, f_to_f16(x));
-}
-PE_FN void stn_f16(uint16_t *p, F x, size_t n) {
-    _mm256_mask_storeu_epi16(p, (__mmask16)first(n), f_to_f16(x));
-}
 PE_FN void sts_f32(float *p, F x) {
     _mm_stream_ps(p, _mm512_castps512_ps128(x));
     _mm_stream_ps(p + 4, _mm512_extractf32x4_ps(x, 1));
     _mm_stream_ps(p + 8, _mm512_extractf32x4_ps(x, 2));
     _mm_stream_ps(p + 12, _mm512_extractf32x4_ps(x, 3));
-}
-PE_FN void sts_f16(uint16_t *p, F x) {
-    _mm256_stream_si256((__m256i *)p, f_to_f16(x));
 }
 PE_FN F f_set(float x) {
     return _mm512_set1_ps(x);

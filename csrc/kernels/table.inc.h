@@ -2,39 +2,61 @@
  *
  * Needs everything the templates name, PE_KERNELS (the table's symbol), PE_ISA_NAME, PE_CASES (1 where common cases get
  * loops of their own, 0 where one loop does for all), and stream and stream_end. May define PE_APART, attributes of long
- * functions that are worth a call.
+ * functions that are worth a call; PE_F16_TURN and PE_F16_AHEAD, see PE_TURN and PE_AHEAD in element.inc.h; PE_F16_APART where
+ * float16 has vectors of its own, G of GL lanes with operations g_ and loads and stores of f16g and f32g.
  */
 #ifndef PE_APART
 #define PE_APART PE_FN
 #endif
+#ifndef PE_F16_TURN
+#define PE_F16_TURN  TURN_VECTORS
+#define PE_F16_AHEAD (2 * TURN_VECTORS)
+#endif
 
 #define PE_E     f32
+#define PE_M     f32
 #define PE_T     float
 #define PE_V     f
 #define PE_VEC   F
 #define PE_LANES FL
 #define PE_RE    f32
 #define PE_R     float
+#define PE_TURN  TURN_VECTORS
+#define PE_AHEAD (2 * TURN_VECTORS)
 #define PE_WEIGH 1
 #include "element.inc.h"
 
 #define PE_E     f64
+#define PE_M     f64
 #define PE_T     double
 #define PE_V     d
 #define PE_VEC   D
 #define PE_LANES DL
 #define PE_RE    f64
 #define PE_R     double
+#define PE_TURN  TURN_VECTORS
+#define PE_AHEAD (2 * TURN_VECTORS)
 #define PE_WEIGH 1
 #include "element.inc.h"
 
-#define PE_E     f16
-#define PE_T     uint16_t
+#define PE_E f16
+#define PE_T uint16_t
+#ifdef PE_F16_APART
+#define PE_M     f16g
+#define PE_V     g
+#define PE_VEC   G
+#define PE_LANES GL
+#define PE_RE    f32g
+#else
+#define PE_M     f16
 #define PE_V     f
 #define PE_VEC   F
 #define PE_LANES FL
 #define PE_RE    f32
+#endif
 #define PE_R     float
+#define PE_TURN  PE_F16_TURN
+#define PE_AHEAD PE_F16_AHEAD
 #include "element.inc.h"
 
 #include "rotate_bf16.inc.h"

@@ -15,6 +15,9 @@
 #define PE_ISA_NAME "x86_v3"
 
 enum { FL = 8, DL = 4, TURN_VECTORS = 2 };
+/* Not all of these find a register: angles that lie in memory are read by a multiplication, which costs it nothing. */
+#define PE_F16_TURN  8
+#define PE_F16_AHEAD 4
 typedef __m256 F;
 typedef __m256d D;
 typedef __m256i W;
@@ -94,8 +97,8 @@ PE_FN F f_gather(const float *t, const int32_t *index) {
 PE_FN F f_swap(F x) {
     return _mm256_permute_ps(x, 0xb1);
 }
-PE_FN F f_addsub(F x, F y) {
-    return _mm256_addsub_ps(x, y);
+PE_FN F f_addsub(F x, F y) { /* x*1 is exact: one rounding, as if there were no product */
+    return _mm256_fmaddsub_ps(x, _mm256_set1_ps(1.0f), y);
 }
 PE_FN F f_spread(__m128 x) { /* x0 x0 x1 x1 .. */
     return _mm256_permutevar8x32_ps(_mm256_castps128_ps256(x), _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));

@@ -8,6 +8,8 @@
 
 #include "avx512.inc.h"
 
+#include "avx512_f16.inc.h"
+
 /* Streaming stores need whole, aligned lines: the ragged ends are stored plainly. */
 PE_KERNEL void stream(char *y, const char *x, size_t bytes) {
     size_t head = (size_t)(-(uintptr_t)y & 63);

@@ -49,6 +49,7 @@ static void try_rotation(const struct pe_kernels *kernels, bool half, struct sou
                          .rows = trial.rows,
                          .pairs = trial.pairs,
                          .ahead = one_in(s, 2) ? memory[0].end : NULL, /* only a hint: it may point anywhere */
+                         .soon = beside ? 1 << 20 : 0,                 /* so is this */
                          .stream = trial.stream};
     rotate_by_loop(&run, half, in_image(&x, x.first), in_image(&y, y.first));
     tried++;
