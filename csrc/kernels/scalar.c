@@ -30,12 +30,14 @@ enum { FL = 4, DL = 2, TURN_VECTORS = 2 };
 #ifdef __GNUC__
 #define LANES_OF(type, n, name) type name __attribute__((vector_size((n) * sizeof(type))))
 #define EACH(lanes)             (lanes)
+#define CONVERTED(lanes, to)    __builtin_convertvector(lanes, __typeof__(to))
 #define LANEWISE(n, of, expression) \
     r.of = (expression);            \
     return r
 #else
 #define LANES_OF(type, n, name) type name[n]
 #define EACH(lanes)             (lanes)[i]
+#define CONVERTED(lanes, to)    (lanes)[i]
 #define LANEWISE(n, of, expression)                                  \
     for (size_t i = 0; i < (size_t)(n); i++) r.of[i] = (expression); \
     return r
@@ -43,6 +45,8 @@ enum { FL = 4, DL = 2, TURN_VECTORS = 2 };
 typedef union {
     LANES_OF(float, FL, v);
     LANES_OF(uint32_t, FL, bits);
+    LANES_OF(int32_t, FL, counts);
+    LANES_OF(uint64_t, FL / 2, pairs);
 } F;
 typedef union {
     LANES_OF(double, DL, v);
@@ -68,13 +72,15 @@ PE_FN F ldn_f32(const float *p, size_t n) {
     LANES(n, p[i]);
 }
 PE_FN F ld_f32(const float *p) {
-    return ldn_f32(p, FL);
+    F r;
+    memcpy(&r, p, sizeof r);
+    return r;
 }
 PE_FN void stn_f32(float *p, F x, size_t n) {
     for (size_t i = 0; i < n; i++) p[i] = x.v[i];
 }
 PE_FN void st_f32(float *p, F x) {
-    stn_f32(p, x, FL);
+    memcpy(p, &x, sizeof x);
 }
 PE_APART F ldn_f16(const uint16_t *p, size_t n) {
     F r = {{0}};
@@ -120,16 +126,19 @@ PE_FN F f_nans(F x) { /* all bits where x is one */
     F r;
     LANEWISE(FL, bits, 0 - ((0x7f800000u - (EACH(x.bits) & 0x7fffffffu)) >> 31));
 }
-PE_FN int32_t counted(int32_t start, size_t steps) { /* lanes behind the last that counts may wrap */
-    return (int32_t)((uint32_t)start + (uint32_t)steps);
+PE_FN F f_moved(int32_t start, F steps) { /* lanes behind the last that counts may wrap */
+    F r;
+    LANEWISE(FL, bits, (uint32_t)start + EACH(steps.bits));
+}
+PE_FN F f_counted(int32_t start, F steps) {
+    F n = f_moved(start, steps), r;
+    LANEWISE(FL, v, CONVERTED(n.counts, r.v));
 }
 PE_FN F f_count(int32_t start) { /* start, start + 1, .. */
-    F r;
-    LANES(FL, (float)counted(start, i));
+    return f_counted(start, (F){.bits = {0, 1, 2, 3}});
 }
 PE_FN F f_count2(int32_t start) { /* start, start + 2, .. */
-    F r;
-    LANES(FL, (float)counted(start, 2 * i));
+    return f_counted(start, (F){.bits = {0, 2, 4, 6}});
 }
 PE_FN F f_gather(const float *t, const int32_t *index) {
     F r;
@@ -137,11 +146,12 @@ PE_FN F f_gather(const float *t, const int32_t *index) {
 }
 PE_FN F f_swap(F x) {
     F r;
-    LANES(FL, x.v[i ^ 1]);
+    LANEWISE(FL / 2, pairs, EACH(x.pairs) << 32 | EACH(x.pairs) >> 32);
 }
 PE_FN F f_addsub(F x, F y) {
+    const F odd = {.bits = {0, ~0u, 0, ~0u}}, sum = f_add(x, y), difference = f_sub(x, y);
     F r;
-    LANES(FL, i & 1 ? x.v[i] + y.v[i] : x.v[i] - y.v[i]);
+    LANEWISE(FL, bits, (EACH(sum.bits) & EACH(odd.bits)) | (EACH(difference.bits) & ~EACH(odd.bits)));
 }
 PE_FN F f_dupn(const float *p, size_t n) {
     F r = {{0}};
@@ -246,7 +256,7 @@ PE_FN D d_set(double x) {
 }
 PE_FN D d_count(int32_t start) {
     D r;
-    LANES(DL, (double)counted(start, i));
+    LANES(DL, (double)(int32_t)((uint32_t)start + (uint32_t)i));
 }
 PE_FN D d_gather(const double *t, const int32_t *index) {
     D r;
@@ -257,13 +267,15 @@ PE_FN D ldn_f64(const double *p, size_t n) {
     LANES(n, p[i]);
 }
 PE_FN D ld_f64(const double *p) {
-    return ldn_f64(p, DL);
+    D r;
+    memcpy(&r, p, sizeof r);
+    return r;
 }
 PE_FN void stn_f64(double *p, D x, size_t n) {
     for (size_t i = 0; i < n; i++) p[i] = x.v[i];
 }
 PE_FN void st_f64(double *p, D x) {
-    stn_f64(p, x, DL);
+    memcpy(p, &x, sizeof x);
 }
 #define sts_f64 st_f64
 PE_FN D d_add(D x, D y) {
