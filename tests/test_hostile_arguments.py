@@ -60,10 +60,12 @@ ValueError: rotary_offset + rotary_dim must be at most head_dim (8), got 6 + 4
     Rope(8, rotary_dim=4, rotary_offset=6)
 ValueError: rotary_offset + rotary_dim must be at most head_dim (8), got 8 + 0
     Rope(8, rotary_offset=8)
-ValueError: rotary_offset + rotary_dim must be at most head_dim (8), got 0 + 1180591620717411303424
+ValueError: rotary_dim must be at most 4611686018427387904, got 1180591620717411303424
     Rope(8, rotary_dim=huge)
-ValueError: rotary_offset + rotary_dim must be at most head_dim (8), got 1180591620717411303424 + 4
+ValueError: rotary_offset must be at most 4611686018427387904, got 1180591620717411303424
     Rope(8, rotary_dim=4, rotary_offset=huge)
+ValueError: rotary_offset + rotary_dim must be at most head_dim (8), got 0 + 1099511627776
+    Rope(8, rotary_dim=1 << 40)
 ValueError: rotary_offset must be at least 0, got -2
     Rope(8, rotary_offset=-2)
 TypeError: rotary_offset must be an integer, got 0.0
@@ -166,7 +168,7 @@ ValueError: weight must have num_heads * head_dim rows, a multiple of 3, got sha
     permute(cos, 3)
 ValueError: weight must have num_heads * head_dim rows, a multiple of 2, got shape ()
     permute(np.array(1.0), 2)
-ValueError: weight must have num_heads * head_dim rows, a multiple of 1180591620717411303424, got shape (64, 4)
+ValueError: num_heads must be at most 4611686018427387904, got 1180591620717411303424
     permute(cos, huge)
 ValueError: num_heads must be at least 1, got 0
     permute(cos, 0)

@@ -64,6 +64,10 @@ def test_what_is_no_tensor_of_floats(name: str, call: Callable[[Any], Any], give
         call(given)
 
 
+def alibi(**options: Any) -> torch.Tensor:
+    return pt.ALiBi(2)(SCORES, **options)
+
+
 WRONG: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (TypeError, "rope must be a posenc.Rope, got 8", lambda: pt.rotate(8, X)),
     (TypeError, "rope must be a posenc.Rope, got 8", lambda: pt.rotate_(8, X)),
@@ -80,6 +84,14 @@ WRONG: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (ValueError, "seq_axis must not be the last axis", lambda: pt.LearnedPositions(9, 8)(X, seq_axis=-1)),
     (ValueError, "must have two axes at least", lambda: pt.SinusoidalEmbedding()(torch.ones(4))),
     (ValueError, "must have two axes at least", lambda: LEARNED(torch.ones(8))),
+    (TypeError, r"positions must be what torch can make a tensor of, got \{1\}", lambda: LEARNED(X, positions={1})),
+    (TypeError, r"query_positions must be integers, .*, got torch.bool", lambda: alibi(query_positions=[True] * 4)),
+    (TypeError, "key_positions must be what torch can", lambda: alibi(key_positions=[[0, 1], [0]])),
+    (TypeError, "attention_mask must be what torch can", lambda: alibi(attention_mask={1})),
+    (TypeError, "offset must be what torch can", lambda: LEARNED(X, offset=None)),
+    (ValueError, "offset must be at most 2147483648, got an integer of", lambda: alibi(offset=1 << 101)),
+    (ValueError, "positions must be finite, got inf", lambda: pt.rotate(DYNAMIC, X, positions=[0, 1, 2, np.inf])),
+    (ValueError, r"slopes must have shape \(2,\), got \(3,\)", lambda: pt.ALiBi(2, slopes=[1.0, 1, 1])),
     (TypeError, "head_axis must be an integer, got 1.5", lambda: MIXED(X, positions=WHERE, head_axis=1.5)),
     (ValueError, "head_axis must be at most 3, got 4", lambda: MIXED(X, positions=WHERE, head_axis=4)),
     (TypeError, "conjugate must be", lambda: pt.apply_rotary_emb(X, COS, COS, layout="half", conjugate="no")),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 MAX_AXES = 8
 FLOATS = ("float32", "float64", "float16", "bfloat16")
 _LARGEST = (1 << 63) - 1  # of int64
+_MOST = 1 << 62  # of any count: NumPy makes an empty array of 2**63 numbers
 _LONGEST_SHOWN = 100  # characters of a value in a message
 
 
@@ -35,12 +36,12 @@ def is_boolean(value: Any) -> bool:
     return isinstance(value, (bool, np.bool_)) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
 
 
-def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
+def integer(name: str, value: Any, least: int, most: int = _MOST) -> int:
     """Return value as an int of at least `least`, and at most `most`."""
     number = value if type(value) is int else _integral(name, value)
     if number < least:
         raise ValueError(f"{name} must be at least {least}, got {shown(number)}")
-    if most is not None and number > most:
+    if number > most:
         raise ValueError(f"{name} must be at most {most}, got {shown(number)}")
     return number
 
@@ -125,11 +126,17 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def sequence(name: str, values: Any, what: str = "integers") -> list[Any]:
+    """Return the elements of a list, a tuple or an array; sets have no order, and text is no list of numbers."""
+    unordered = isinstance(values, (str, bytes, bytearray, set, frozenset, dict))
+    if unordered or not hasattr(values, "__iter__") or getattr(values, "ndim", 1) == 0:
+        raise TypeError(f"{name} must be a sequence of {what}, got {shown(values)}")
+    return list(values)
+
+
 def numbers(name: str, values: Any, checked: Callable[[str, Any], float]) -> tuple[float, ...]:
     """Return a tuple of checked floats from a sequence or an array; a message names the index."""
-    if isinstance(values, str) or not hasattr(values, "__iter__"):
-        raise TypeError(f"{name} must be a sequence of numbers, got {shown(values)}")
-    result = tuple(checked(f"{name}[{i}]", value) for i, value in enumerate(values))
+    result = tuple(checked(f"{name}[{i}]", value) for i, value in enumerate(sequence(name, values, "numbers")))
     if not result:
         raise ValueError(f"{name} must not be empty")
     return result
@@ -278,4 +285,6 @@ def sequence_length(seq_len: Any, positions: Any, offset: Any, seq: int) -> int:
         largest = float(np.max(np.asarray(offset, np.float64))) + seq - 1
     else:
         largest = float(np.max(np.asarray(positions, np.float64), initial=0))
+    if not math.isfinite(largest):
+        raise ValueError(f"positions must be finite, got {largest}")
     return max(1, math.floor(largest) + 1)

@@ -24,6 +24,7 @@ import numpy as np
 
 from posenc import _core, _views, runtime
 from posenc import _parameters as check
+from posenc.rotary import as_rope
 from posenc.tables import LAYOUTS
 
 if TYPE_CHECKING:
@@ -82,9 +83,11 @@ def of_x(
     True
     """
     core = _core.rotate_onto if check.flag("accumulate", accumulate) else _core.rotate
-    if rope._varies:
+    if as_rope(rope)._varies:
         core(rope._spec, grad, grad_k, out, positions, offset, seq_axis, 0, False)  # checks, and defers all work
         rope = _fixed(rope, grad, positions, offset, seq_axis, seq_len)
+    elif seq_len is not None:
+        check.integer("seq_len", seq_len, 1)
     spec = _transposed(rope)
     return runtime.call(core, spec, grad, grad_k, out, positions, offset, seq_axis)
 
@@ -137,7 +140,8 @@ def of_x_by_tables(
     True
     """
     code = LAYOUTS[check.choice("layout", layout, LAYOUTS)][1]
-    how = (code, check.integer("rotary_offset", rotary_offset, 0, most=(1 << 63) - 1), not conjugate)
+    first = check.integer("rotary_offset", rotary_offset, 0, most=(1 << 63) - 1)
+    how = (code, first, not check.flag("conjugate", conjugate))
     core = _core.apply_onto if check.flag("accumulate", accumulate) else _core.apply
     return runtime.call(core, grad, cos, sin, out, positions, offset, seq_axis, *how)
 
@@ -198,7 +202,7 @@ def of_tables(
         check.integer("rotary_offset", rotary_offset, 0, most=(1 << 63) - 1),
         check.flag("conjugate", conjugate),
     )
-    pairs = check.integer("pairs", pairs, 1)
+    pairs, per_batch = check.integer("pairs", pairs, 1), check.flag("per_batch", per_batch)
     if out is None:
         shape = _shape_of(x)
         seq = check.integer("seq_axis", seq_axis, -len(shape), most=len(shape) - 1)
@@ -256,7 +260,7 @@ def of_frequencies(
     >>> bool(np.isclose(gradients.of_frequencies(rope, x, grad, offset=3)[0], -3 * np.sin(1.5)))
     True
     """
-    total = np.zeros(len(rope.inv_freq)) if out is None else out
+    total = np.zeros(len(as_rope(rope).inv_freq)) if out is None else out
     _of_numbers(rope, x, grad, positions, offset, seq_axis, seq_len, total, None)
     return total
 
@@ -300,7 +304,8 @@ def of_positions(
     >>> bool(np.isclose(gradients.of_positions(rope, x, grad, positions=[3.0])[0], -0.5 * np.sin(1.5)))
     True
     """
-    _core.rotate_gradient(rope._spec, x, grad, positions, offset, seq_axis, None, None, 0, 1)  # checks, does nothing
+    spec = as_rope(rope)._spec
+    _core.rotate_gradient(spec, x, grad, positions, offset, seq_axis, None, None, 0, 1)  # checks, does nothing
     shape = _shape_of(x)
     given = (*np.shape(offset), 1) if positions is None else np.shape(positions)[rope.axes > 1 :]
     rows = given[0] if len(given) == 2 else 1
@@ -322,9 +327,11 @@ def _of_numbers(
     position_gradient: Any,
 ) -> None:
     wanted = inv_freq, position_gradient
-    if rope._varies:
+    if as_rope(rope)._varies:
         _core.rotate_gradient(rope._spec, x, grad, positions, offset, seq_axis, *wanted, 0, 1)  # checks, does nothing
         rope = _fixed(rope, x, positions, offset, seq_axis, seq_len)
+    elif seq_len is not None:
+        check.integer("seq_len", seq_len, 1)
     arguments = (rope._spec, x, grad, positions, offset, seq_axis, *wanted)
     runtime.call(_core.rotate_gradient, *arguments)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from posenc import _parameters as check
 from posenc import _views
-from posenc.rotary import Rope
+from posenc.rotary import Rope, as_rope
 from posenc.scaling import InverseFrequencies
 
 _LIMIT = 2.0**31
@@ -103,8 +103,7 @@ def _changer(source: Rope, target: Rope) -> Rope:
 
 
 def _check_rope(name: str, rope: Any) -> None:
-    if not isinstance(rope, Rope):
-        raise TypeError(f"{name} must be a posenc.Rope, got {rope!r}")
+    rope = as_rope(rope, name)
     if rope.scaling is not None and rope.scaling.depends_on_length:
         raise ValueError(
             f"{name} has frequencies that depend on the sequence length: take {name}.at(n) of the length n that the "

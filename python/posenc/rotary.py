@@ -298,6 +298,13 @@ class Rope(RopeNumbers):
         return make_table(self._spec, positions, dtype, out)
 
 
+def as_rope(rope: Any, name: str = "rope") -> Rope:
+    """Return a Rope as it is, and refuse what is none."""
+    if not isinstance(rope, Rope):
+        raise TypeError(f"{name} must be a posenc.Rope, got {check.shown(rope)}")
+    return rope
+
+
 @lru_cache(maxsize=64)
 def _fixed(rope: Rope, seq_len: int) -> Rope:
     """Make the Rope of a length. Kept for a while: token after token, LongRoPE has two and no more."""

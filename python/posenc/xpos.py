@@ -10,7 +10,7 @@ import numpy as np
 
 from posenc import _core, _exact, _series, _views
 from posenc import _parameters as check
-from posenc.rotary import Rope
+from posenc.rotary import Rope, as_rope
 from posenc.tables import apply_rotary_emb
 
 if TYPE_CHECKING:
@@ -74,8 +74,7 @@ class XPos:
     centre: float = 0.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.rope, Rope):
-            raise TypeError(f"rope must be a posenc.Rope, got {self.rope!r}")
+        as_rope(self.rope)
         if self.rope.axes != 1:
             raise ValueError(f"rope must have one position axis, got {self.rope.axes}: xPos has one distance")
         if self.rope.scaling is not None and self.rope.scaling.depends_on_length:

@@ -150,9 +150,7 @@ def sinusoidal_grid(
 
 
 def _sizes(shape: Any, grid: Grid, convention: str) -> tuple[int, ...]:
-    if isinstance(shape, (str, bytes)) or not hasattr(shape, "__iter__"):
-        raise TypeError(f"shape must be a sequence of integers, got {check.shown(shape)}")
-    sizes = tuple(check.integer(f"shape[{i}]", n, 1) for i, n in enumerate(shape))
+    sizes = tuple(check.integer(f"shape[{i}]", n, 1) for i, n in enumerate(check.sequence("shape", shape)))
     if len(sizes) not in grid.axes:
         wanted = " or ".join(map(str, grid.axes))
         raise ValueError(f"shape must have {wanted} axes for convention {convention!r}, got {len(sizes)}")

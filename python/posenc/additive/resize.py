@@ -107,7 +107,8 @@ def _source(table: Any) -> Array:
 
 def _shape(name: str, value: Any) -> tuple[int, ...]:
     try:
-        sizes = tuple(value) if hasattr(value, "__iter__") and not isinstance(value, str) else (value,)
+        several = hasattr(value, "__iter__") and getattr(value, "ndim", 1) > 0
+        sizes = tuple(check.sequence(name, value)) if several else (value,)
     except RuntimeError as error:  # a tensor that cannot be taken apart
         raise TypeError(f"{name} must be a length or (height, width), got {type(value)}") from error
     if len(sizes) not in (1, 2):

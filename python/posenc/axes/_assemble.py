@@ -190,9 +190,9 @@ def arrange(
 
 def block_axes(axes: int | Sequence[int] | None, blocks: int) -> list[int]:
     """Return which axis turns each block."""
-    if axes is None or not isinstance(axes, Sequence):
+    if axes is None or isinstance(axes, int):  # whose number is that of the blocks
         return list(range(blocks))
-    which = [check.integer(f"axes[{i}]", axis, 0) for i, axis in enumerate(axes)]
+    which = [check.integer(f"axes[{i}]", axis, 0) for i, axis in enumerate(check.sequence("axes", axes))]
     if len(which) != blocks or set(which) != set(range(len(set(which)))):
         raise ValueError(f"axes must name an axis for each of {blocks} blocks, and every axis from 0 on, got {which}")
     return which

@@ -88,9 +88,7 @@ def mrope(
     (2, 28, 10, 128)
     """
     width = check.rotary_width(check.integer("head_dim", head_dim, 2), rotary_dim, 0, None)
-    if isinstance(sections, str) or not hasattr(sections, "__iter__"):
-        raise TypeError(f"sections must be a sequence of integers, got {sections!r}")
-    pairs = [check.integer(f"sections[{i}]", n, 0) for i, n in enumerate(sections)]
+    pairs = [check.integer(f"sections[{i}]", n, 0) for i, n in enumerate(check.sequence("sections", sections))]
     axis_of_freq = _ORDERS[check.choice("order", order, _ORDERS)](pairs, width // 2)
     return Rope(
         head_dim,

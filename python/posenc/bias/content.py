@@ -207,7 +207,7 @@ class Decomposed:
     """
 
     def __init__(self, rows: Any, columns: Any) -> None:
-        parts = [check.plain_array(name, part) for name, part in (("rows", rows), ("columns", columns))]
+        parts = [_numbers(name, part) for name, part in (("rows", rows), ("columns", columns))]
         if any(part.ndim != 4 for part in parts) or parts[0].shape[:3] != parts[1].shape[:3]:
             raise ValueError(
                 "rows and columns must have shape (heads, query_height, query_width, n), "
@@ -249,7 +249,14 @@ def _rows(name: str, value: Any) -> npt.NDArray[np.float64] | None:
     """Return float64 (heads, rows, n), or None."""
     if value is None:
         return None
-    array = check.plain_array(name, value)
+    array = _numbers(name, value)
     if array.ndim != 3:
         raise ValueError(f"{name} must have shape (heads, rows, n), got {array.shape}")
     return array.astype(np.float64)
+
+
+def _numbers(name: str, value: Any) -> npt.NDArray[Any]:
+    array = check.plain_array(name, value)
+    if array.dtype.kind in "bcOSUMm":  # ml_dtypes' floats are of kind V
+        raise TypeError(f"{name} must be real numbers, got {array.dtype}")
+    return array

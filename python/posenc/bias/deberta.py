@@ -145,6 +145,7 @@ def deberta_index(
     array([0, 3, 4, 7])
     """
     span = check.integer("span", span, 1, LARGEST // 4)
+    _check_unread(max_distance, beyond)
     if num_buckets is not None:
         relative_position = deberta_bucket(
             relative_position, num_buckets=num_buckets, max_distance=max_distance, beyond=beyond
@@ -152,9 +153,16 @@ def deberta_index(
     return np.clip(check.integers("relative_position", relative_position) + span, 0, 2 * span - 1)
 
 
+def _check_unread(max_distance: Any, beyond: Any) -> None:
+    """Check what is read with num_buckets alone."""
+    check.integer("max_distance", max_distance, 1)
+    check.choice("beyond", beyond, ("transformers", "microsoft"))
+
+
 def index_of(span: int, num_buckets: Any, max_distance: int, beyond: str) -> tuple[_relative.Index, int]:
     """Return the index of a distance, and the distance beyond which it no longer changes."""
     reach = span
+    _check_unread(max_distance, beyond)
     if num_buckets is not None:
         deberta_bucket(0, num_buckets=num_buckets, max_distance=max_distance, beyond=beyond)  # checks
         num_buckets, max_distance = operator.index(num_buckets), operator.index(max_distance)

@@ -24,6 +24,8 @@ def kind_of(like: Any, fn: Any = None) -> str:
         like = getattr(fn, "like", "numpy")
     if isinstance(like, str):
         return check.choice("like", like, KINDS)
+    if not hasattr(like, "detach") and not isinstance(like, np.ndarray):
+        raise TypeError(f"like must be 'numpy', 'torch', an array or a tensor, got {check.shown(like)}")
     return "torch" if hasattr(like, "detach") else "numpy"
 
 

@@ -12,7 +12,7 @@ from posenc import _parameters as check
 from posenc.checks._calling import Caller
 from posenc.checks._report import Line, Report
 from posenc.checks.identification import Identification, identify
-from posenc.rotary import Rope
+from posenc.rotary import Rope, as_rope
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -161,8 +161,8 @@ def property_of(meaning: str, cause: str, *, needs_rope: bool = False, loses: bo
             fn: Callable[..., Any], rope: Rope | int, *, like: Any = None, heads: int | None = None,
             context: int | None = None, max_position: int = FAR,
         ) -> Property:  # fmt: skip
-            if needs_rope and not isinstance(rope, Rope):
-                raise TypeError(f"rope must be a posenc.Rope, got {check.shown(rope)}")
+            if needs_rope:
+                as_rope(rope)
             subject = Subject(fn, rope, like, heads, context, max_position)
             found = run(subject)
             return found if found.ok else replace(found, diagnosis=diagnosed(subject))

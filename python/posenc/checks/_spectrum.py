@@ -204,6 +204,9 @@ def _kept(theta: Floats, uncertainty: Floats, width: int) -> tuple[float, int] |
     return best
 
 
+_LONGEST = 2.0**60  # of the lengths that a line through a few pairs may come to
+
+
 def _llama3(base: float, factor: float, plain: Floats, t: Floats, ramp: Any) -> Iterator[tuple[str, float, Any, str]]:
     """Yield scalings with t = (L / wavelength - low) / (high - low); L, low and high share an unknown factor."""
     usual = [(8.0, 1.0, 4.0, 8192), (factor, 1.0, 4.0, 8192)]
@@ -211,7 +214,7 @@ def _llama3(base: float, factor: float, plain: Floats, t: Floats, ramp: Any) -> 
         slope, start = np.polynomial.polynomial.polyfit(plain[ramp] / (2 * np.pi), t[ramp], 1)[::-1]
         if slope > 0 and start < 0:
             high = nice(float((1 - start) / -start), 1e-3)  # over low = 1
-            length = float(slope * (high - 1))
+            length = min(float(slope * (high - 1)), _LONGEST)
             usual.append((factor, 1.0, high, max(1, round(length))))
             usual.append((factor, 1.0, float((1 - start) / -start), max(1, round(length))))
     if not len(ramp):  # a step: some length between the wavelengths beside it
@@ -245,7 +248,7 @@ def _yarn(base: float, factor: float, width: int, t: Floats, ramp: Any) -> Itera
                 yield "yarn", base, scalings.Yarn(factor, length, truncate=truncate), note
                 break
     if abs(low - round(low)) > 0.02 or abs(high - round(high)) > 0.02:  # not whole pairs: the ends say the length
-        length = 2 * np.pi * base ** (2 * high / width)
+        length = min(2 * np.pi * base ** (2 * high / width), _LONGEST)
         turns = length / (2 * np.pi * base ** (2 * low / width))
         yield "yarn", base, scalings.Yarn(factor, max(1, round(length)), nice(float(turns), 1e-3), truncate=False), ""
     else:

@@ -13,7 +13,7 @@ from posenc import _parameters as check
 from posenc import _series, scaling
 from posenc.bias import Bias
 from posenc.checks._report import Line, Report
-from posenc.rotary import Rope
+from posenc.rotary import Rope, as_rope
 from posenc.tables import rotary_table
 from posenc.xpos import XPos
 
@@ -187,8 +187,7 @@ def extensions(rope: Rope, factor: float, trained: int, longrope: Any = None) ->
     >>> list(extensions(posenc.Rope(64, layout="half"), 4.0, 2048))
     ['none', 'linear', 'ntk', 'yarn', 'llama3']
     """
-    if not isinstance(rope, Rope):
-        raise TypeError(f"rope must be a posenc.Rope, got {check.shown(rope)}")
+    as_rope(rope)
     if rope.scaling is not None or rope.base is None:
         raise ValueError(f"rope must have a base and no scaling of its own, got {rope!r}")
     factor, trained = check.at_least_one("factor", factor), check.integer("trained", trained, 1)

@@ -139,6 +139,11 @@ def identify(
     interleaved, 32 of 64 elements, base 500000
     """
     kind = check.choice("kind", kind, ("rotation", "bias", "table"))
+    own = {"expected": expected, "axes": axes, "heads": heads}
+    if kind != "rotation" and any(value is not None for value in own.values()):
+        raise ValueError(f"expected, axes and heads are for a rotation, not for a {kind}")
+    if expected is not None and not hasattr(expected, "head_dim"):
+        raise TypeError(f"expected must be a posenc.Rope, got {check.shown(expected)}")
     if kind == "table":
         from posenc.checks._table import identify_table
 

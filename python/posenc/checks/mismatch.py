@@ -144,6 +144,7 @@ def explain_mismatch(
     if kind is None:
         kind = "rotary_table" if isinstance(actual, tuple) else "rotation"
     kind = check.choice("kind", kind, ("rotation", "rotary_table", "bias", "table"))
+    _check_arrays(actual, expected=expected, x=x)
     if kind in ("bias", "table"):
         return _of_arrays(kind, actual, expected, positions)
     if kind == "rotation" and rope is None:
@@ -157,6 +158,14 @@ def explain_mismatch(
     if kind == "rotary_table":
         return _of_tables(actual, expected, rope, positions, seq_len)
     return _of_rotation(actual, expected, x, rope, positions, seq_len)
+
+
+def _check_arrays(actual: Any, **others: Any) -> None:
+    given = {"actual": actual, **{name: value for name, value in others.items() if value is not None}}
+    for name, value in given.items():
+        for part in value if isinstance(value, tuple) else (value,):
+            if not hasattr(part, "shape"):
+                raise TypeError(f"{name} must be an array or a tensor, got {check.shown(part)}")
 
 
 def _found(x: Any, expected: Any, positions: Any) -> Rope:

@@ -15,7 +15,7 @@ from posenc.checks._property import FAR, Property, Subject, by_token, diagnosed,
 from posenc.checks._report import Line, Report
 from posenc.checks._rounding import HALVES
 from posenc.checks.identification import Identification
-from posenc.rotary import Rope
+from posenc.rotary import Rope, as_rope
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -389,8 +389,7 @@ def check_rope(
     >>> [p.name for p in found.properties if not p.ok], found.diagnosis.faults[0].fault
     (['rope_matches', 'origin', 'inverse'], 'offset')
     """
-    if not isinstance(rope, Rope):
-        raise TypeError(f"rope must be a posenc.Rope, got {check.shown(rope)}")
+    as_rope(rope)
     subject = Subject(fn, rope, like, heads, context, max_position)
     # `stateless` first: nothing long has been asked yet
     order = (stateless, *(p for p in PROPERTIES if p is not stateless))

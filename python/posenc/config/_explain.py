@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from posenc import _parameters as check
 from posenc.config._read import read
 from posenc.rotary import Rope
 
@@ -135,7 +136,9 @@ def _facts(rope: Rope, context: int | None) -> dict[str, Any]:
 
 def unturned(rope: Rope, length: int) -> list[int]:
     """Return the pairs whose wavelength is longer than a length: no training showed them a whole turn."""
-    return np.flatnonzero(rope.wavelengths > length).tolist()
+    if not hasattr(rope, "wavelengths"):
+        raise TypeError(f"rope must be a posenc.Rope, got {check.shown(rope)}")
+    return np.flatnonzero(rope.wavelengths > check.positive("length", length)).tolist()
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 
 from posenc import _parameters as check
 from posenc.plot._axes import COLOURS, GREY, axes_for, finish, style, tokens
-from posenc.rotary import Rope
+from posenc.rotary import Rope, as_rope
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -175,8 +175,7 @@ def table_error(
     -------
     Axes
     """
-    if not isinstance(rope, Rope):
-        raise TypeError(f"rope must be a posenc.Rope, got {check.shown(rope)}")
+    as_rope(rope)
     if positions is None:
         positions = np.geomspace(1, 1e6, 400).round()
     where = np.unique(check.plain_array("positions", positions))

@@ -9,7 +9,7 @@ import numpy as np
 from posenc import _parameters as check
 from posenc.bias import Alibi, Bias
 from posenc.plot._axes import axes_for, finish
-from posenc.rotary import Rope
+from posenc.rotary import Rope, as_rope
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,8 +75,7 @@ def rotation_table(rope: Rope, positions: Any = 256, *, part: str = "cos", ax: A
     -------
     Axes
     """
-    if not isinstance(rope, Rope):
-        raise TypeError(f"rope must be a posenc.Rope, got {check.shown(rope)}")
+    as_rope(rope)
     part = check.choice("part", part, ("cos", "sin"))
     where = np.arange(positions) if isinstance(positions, int) else check.plain_array("positions", positions)
     values = rope.table(where)[("cos", "sin").index(part)]

@@ -10,7 +10,8 @@ import numpy as np
 
 from posenc import _parameters as check
 from posenc.positions import _arrays, _mistakes
-from posenc.positions.grids import sizes_of
+from posenc.positions.grids import ORDERS, sizes_of
+from posenc.positions.parallel import SCHEMES
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -127,6 +128,8 @@ def diagnose(
     ()
     """
     given = _read(positions)
+    check.choice("order", order, ORDERS)
+    check.choice("scheme", scheme, SCHEMES)
     axes = check.integer("axes", axes, 1, most=check.MAX_AXES) if grid is None else len(sizes_of("grid", grid))
     findings = [*_half_precision(positions), *_axes_mistaken(given, axes, cu_seqlens)]
     if any(finding.kind == "axes" for finding in findings):

@@ -138,9 +138,7 @@ def with_prefix(positions: Any, num_tokens: int, *, at: str = "start") -> Any:
 
 def sizes_of(name: str, value: Any, axes: int | None = None) -> list[int]:
     """Return the sizes of a grid."""
-    if isinstance(value, str) or not hasattr(value, "__iter__"):
-        raise TypeError(f"{name} must be a sequence of integers, got {check.shown(value)}")
-    sizes = [check.integer(f"{name}[{i}]", n, 1) for i, n in enumerate(value)]
+    sizes = [check.integer(f"{name}[{i}]", n, 1) for i, n in enumerate(check.sequence(name, value))]
     if axes is None and not 1 <= len(sizes) <= check.MAX_AXES:
         raise ValueError(f"{name} must have 1 to {check.MAX_AXES} axes, got {len(sizes)}")
     if axes is not None and len(sizes) != axes:

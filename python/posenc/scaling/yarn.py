@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 def mscale_of(factor: float, mscale: float = 1.0, slope: float = 0.1) -> float:
     """Return slope * mscale * ln(factor) + 1, or 1 for a factor up to 1 (arXiv:2309.00071, equation 22)."""
-    return 1.0 if factor <= 1 else slope * mscale * _exact.log(factor) + 1.0
+    factor, mscale = check.positive("factor", factor), check.finite("mscale", mscale)
+    return 1.0 if factor <= 1 else check.finite("slope", slope) * mscale * _exact.log(factor) + 1.0
 
 
 def _transformers(factor: float, mscale: float | None, mscale_all_dim: float | None) -> float:

@@ -88,7 +88,7 @@ class ALiBi(KeepsPrecision, Masks):
     def _keep(self, name: str, slopes: Any, heads: int) -> None:
         values = finite_slopes(name, slopes.detach().cpu() if isinstance(slopes, Tensor) else slopes)
         if values.shape != (1, heads):
-            raise ValueError(f"{name} must have shape ({heads},), got {tuple(slopes.shape)}")
+            raise ValueError(f"{name} must have shape ({heads},), got {values.shape[1:]}")
         tensor = torch.from_numpy(values[0].copy())
         if self.learnable:
             setattr(self, name, nn.Parameter(tensor))

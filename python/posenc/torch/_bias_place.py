@@ -15,7 +15,7 @@ from torch import Tensor
 
 from posenc.bias import _scores
 from posenc.torch._arguments import tensors
-from posenc.torch._rotary import counted
+from posenc.torch._rotary import as_tensor, counted
 
 #: Of keys that are no tokens: later than any query, and farther right than any window reaches.
 _PADDING = (1 << 30) - 1
@@ -69,14 +69,14 @@ def place_of(
     if attention_mask is not None:
         if listed or offset is not None:
             raise ValueError("attention_mask excludes positions and offset: it counts them")
-        return _padded(torch.as_tensor(attention_mask), queries, keys, mask)
+        return _padded(as_tensor("attention_mask", attention_mask), queries, keys, mask)
     if offset is not None and query_positions is not None:
         raise ValueError("query_positions and offset exclude each other: add the offset to the positions")
-    key = None if key_positions is None else counted(key_positions, 0, keys)[0]
+    key = None if key_positions is None else counted(key_positions, 0, keys, "key_positions")[0]
     if key is not None and (key.ndim < 1 or key.shape[-1] != keys):
         raise ValueError(f"key_positions must have shape ({keys},) or (batch, {keys}), got {tuple(key.shape)}")
     if query_positions is not None:
-        return Place(counted(query_positions, 0, queries)[0], key, 0, mask)
+        return Place(counted(query_positions, 0, queries, "query_positions")[0], key, 0, mask)
     if offset is not None:
         query, first = counted(None, offset, queries)
         if query is None and key is not None:  # listed like the keys

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from posenc import _parameters as check
-from posenc.rotary import Rope
+from posenc.rotary import Rope, as_rope
 from posenc.tables import LAYOUTS
 from posenc.torch import _arguments, _formula, _rotary_ops, _table_ops
 from posenc.torch._memory import fresh
@@ -43,12 +43,12 @@ def has_kernels(x: Tensor) -> bool:
     return x.device.type == "cpu"
 
 
-def counted(positions: Any, offset: Any, seq: int) -> tuple[Tensor | None, int]:
+def counted(positions: Any, offset: Any, seq: int, name: str = "positions") -> tuple[Tensor | None, int]:
     """Return (positions, offset): float64 or integers on the CPU, and a plain number."""
     if positions is None:
         if isinstance(offset, int) and not isinstance(offset, bool):
-            return None, offset
-        rows = torch.as_tensor(offset)
+            return None, check.integer("offset", offset, -_FARTHEST, _FARTHEST)
+        rows = as_tensor("offset", offset)
         if rows.is_floating_point() or rows.dtype is torch.bool or rows.ndim > 1:
             raise TypeError(f"offset must be an integer or one integer per batch row, got {check.shown(offset)}")
         if rows.ndim == 0:
@@ -56,10 +56,23 @@ def counted(positions: Any, offset: Any, seq: int) -> tuple[Tensor | None, int]:
         return rows.cpu().long()[:, None] + torch.arange(seq), 0
     if not isinstance(offset, int) or offset != 0:
         raise ValueError("positions and offset exclude each other: add the offset to the positions")
-    positions = torch.as_tensor(positions).cpu()
-    if positions.dtype in (torch.float16, torch.bfloat16):
-        raise TypeError(f"positions must be integers, float32 or float64, got {positions.dtype}")
+    positions = as_tensor(name, positions)
+    if positions.dtype not in (*_INTEGERS, torch.float32, torch.float64):
+        raise TypeError(f"{name} must be integers, float32 or float64, got {positions.dtype}")
     return positions.double() if positions.is_floating_point() else positions, 0
+
+
+_FARTHEST = 1 << 31  # beyond which no position lies
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def as_tensor(name: str, value: Any) -> Tensor:
+    """Return numbers, or a mask, as a tensor on the CPU."""
+    try:
+        return torch.as_tensor(value).cpu()
+    except (RuntimeError, TypeError, ValueError) as error:  # a set, rows of different lengths, a tensor without data
+        text = str(error).splitlines()[0]
+        raise TypeError(f"{name} must be what torch can make a tensor of, got {check.shown(value)}: {text}") from None
 
 
 def turn(numbers: Numbers, x: Tensor, positions: Tensor | None, offset: int, seq_axis: int) -> Tensor:
@@ -152,8 +165,7 @@ def rotate(
     >>> q.grad.shape
     torch.Size([2, 4, 8])
     """
-    if not isinstance(rope, Rope):
-        raise TypeError(f"rope must be a posenc.Rope, got {check.shown(rope)}")
+    as_rope(rope)
     given = (q,) if k is None else (q, k)
     _arguments.tensors(**dict(zip(("q", "k"), given, strict=False)))
     inverse = check.flag("inverse", inverse)
@@ -208,8 +220,7 @@ def rotate_(
     >>> posenc.torch.rotate_(posenc.Rope(8, layout="half"), q) is q
     True
     """
-    if not isinstance(rope, Rope):
-        raise TypeError(f"rope must be a posenc.Rope, got {check.shown(rope)}")
+    as_rope(rope)
     for name, x in (("q", q), ("k", k)):
         if isinstance(x, Tensor) and x.requires_grad:
             raise RuntimeError(f"{name} requires grad and cannot be rotated in place; use posenc.torch.rotate")
