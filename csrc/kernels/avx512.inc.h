@@ -71,8 +71,12 @@ PE_FN F f_count2(int32_t start) { /* start, start + 2, .. */
     const __m512i lanes = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     return _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_set1_epi32(start), lanes));
 }
+/* loads take 0.6 to 0.8 of the time of the instructions that gather, on a Zen 4 */
+PE_FN __m256 gather_eight(const float *t, const int32_t *i) {
+    return _mm256_setr_ps(t[i[0]], t[i[1]], t[i[2]], t[i[3]], t[i[4]], t[i[5]], t[i[6]], t[i[7]]);
+}
 PE_FN F f_gather(const float *t, const int32_t *index) {
-    return _mm512_i32gather_ps(_mm512_loadu_si512(index), t, 4);
+    return _mm512_insertf32x8(_mm512_castps256_ps512(gather_eight(t, index)), gather_eight(t, index + 8), 1);
 }
 PE_FN F f_swap(F x) {
     return _mm512_permute_ps(x, 0xb1);
@@ -202,8 +206,8 @@ PE_FN D d_count(int32_t start) {
     const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     return _mm512_cvtepi32_pd(_mm256_add_epi32(_mm256_set1_epi32(start), lanes));
 }
-PE_FN D d_gather(const double *t, const int32_t *index) {
-    return _mm512_i32gather_pd(_mm256_loadu_si256((const __m256i *)index), t, 8);
+PE_FN D d_gather(const double *t, const int32_t *i) {
+    return _mm512_setr_pd(t[i[0]], t[i[1]], t[i[2]], t[i[3]], t[i[4]], t[i[5]], t[i[6]], t[i[7]]);
 }
 PE_FN D ld_f64(const double *p) {
     return _mm512_loadu_pd(p);

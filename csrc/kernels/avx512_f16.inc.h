@@ -54,9 +54,8 @@ PE_FN G g_count(int32_t start) { /* start, start + 1, .. */
     const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     return _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_set1_epi32(start), lanes));
 }
-/* loads take a third of the time of the instruction that gathers */
-PE_FN G g_gather(const float *t, const int32_t *i) {
-    return _mm256_setr_ps(t[i[0]], t[i[1]], t[i[2]], t[i[3]], t[i[4]], t[i[5]], t[i[6]], t[i[7]]);
+PE_FN G g_gather(const float *t, const int32_t *index) {
+    return gather_eight(t, index);
 }
 PE_FN G g_swap(G x) {
     return _mm256_permute_ps(x, 0xb1);
