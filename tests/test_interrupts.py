@@ -17,10 +17,30 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts the suite
 posenc.set_num_threads(int(sys.argv[1]))
 rope = posenc.Rope(2, layout="half")        # one pair: little memory for much work
 
+def waited():
+    # seconds that each thread has been ready to run while others had the processors; nothing where Linux does not say
+    found = {}
+    for thread in os.listdir("/proc/self/task") if os.path.exists("/proc/self/task") else ():
+        try:
+            with open(f"/proc/self/task/{thread}/schedstat") as file:
+                found[thread] = int(file.read().split()[1]) / 1e9
+        except OSError:  # it has ended, or is not counted
+            pass
+    return found
+
+def now():
+    return time.perf_counter(), waited()
+
+def since(start):
+    # seconds of the clock, without those in which the thread that waited longest waited for a processor
+    clock, before = start
+    passed, after = now()
+    return passed - clock - max((seconds - before.get(thread, 0.0) for thread, seconds in after.items()), default=0.0)
+
 def time_of(call):
-    start = time.perf_counter()
+    start = now()
     call()
-    return time.perf_counter() - start
+    return since(start)
 
 def long_enough(make, most):
     # a call on so many tokens, and about `most`, that it takes a quarter of a second here, and the time it takes
@@ -62,7 +82,7 @@ def answer(call, delay):
     sent = []
     def interrupt():
         time.sleep(delay)
-        sent.append(time.perf_counter())
+        sent.append(now())
         os.kill(os.getpid(), signal.SIGINT)
     thread = threading.Thread(target=interrupt)
     inside = None
@@ -73,16 +93,26 @@ def answer(call, delay):
         thread.join()
     except KeyboardInterrupt:
         inside = inside is None
-    answered = time.perf_counter()
+    seconds = since(sent[0]) if inside else None
     thread.join()
-    return answered - sent[0] if inside else None
+    return seconds
+
+def answers(call, delay):
+    # five; a call that was over before the signal came, as where other work has just ended, shows nothing
+    found = []
+    for _ in range(20):
+        seconds = answer(call, delay)
+        found += [] if seconds is None else [seconds]
+        if len(found) == 5:
+            break
+    return found
 
 found = {}
 most_tokens = {rotate: 1 << 27, table: 1 << 27, positions: 1 << 40, rows: 1 << 40}  # the last two take no memory
 most_tokens |= {biases: 1 << 28, bias_gradients: 1 << 29}
 for make, most in most_tokens.items():
     call, whole = long_enough(make, most)
-    found[make.__name__] = {"whole": whole, "answers": [answer(call, 0.2 * whole) for _ in range(5)]}
+    found[make.__name__] = {"whole": whole, "answers": answers(call, 0.2 * whole)}
 small = np.ones((3, 2), np.float32)
 found["next call"] = bool(np.array_equal(rope(small, out=small.copy()), rope(small)))
 time.sleep(0.1)
@@ -92,22 +122,22 @@ found["next large call"] = bool(np.array_equal(rope(x, out=x)[-1], last))
 print(json.dumps(found))
 """
 PROMISE = 0.050  # seconds: a look at the signals every 25 ms, and the MiB or the slice under way
-TOLERANCE = 0.050  # the interpreter's switch interval (5 ms) and some time slices of a scheduler on a busy machine
+TOLERANCE = 0.050  # the interpreter's switch interval (5 ms) and some time slices of a scheduler
 
 
 @pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.broad), 2])
 def test_interrupts_are_answered(count: int) -> None:
     """SIGINT after a fifth of a long call raises KeyboardInterrupt long before its end; the next calls are right.
 
-    The median of five, so that one answer delayed by the machine does not count; a call that never looked would answer
-    after the other four fifths, each time.
+    A call that never looked would answer after the other four fifths, each time. Times are those of the clock without
+    what other work took: on a busy machine, an answer that has to wait for a processor is no late answer.
     """
     found = json.loads(run_python(INTERRUPT, count, timeout=120))
     for name in ("rotate", "table", "positions", "rows", "biases", "bias_gradients"):
         whole, answers = found[name]["whole"], found[name]["answers"]
-        assert None not in answers, f"{name}: not interrupted inside the call, {found[name]}"
+        assert len(answers) == 5, f"{name}: not interrupted inside the call, {found[name]}"
         assert 0.8 * whole > 1.5 * (PROMISE + TOLERANCE), f"{name} is too short to show anything: {whole} s"
-        # other work on the machine only adds to an answer; two that are quick were not luck
+        # what else the machine does only adds to an answer; two that are quick were not luck
         assert sorted(answers)[1] < PROMISE + TOLERANCE, f"{name}: {found[name]}"
     assert found["next call"]
     assert found["next large call"]

@@ -134,7 +134,8 @@ def add_decomposed_bias(scores: Any, rows: Any, columns: Any, *, out: Any = None
     Notes
     -----
     `SamVisionAttention` of transformers, whose sums these are; ViTDet and MViTv2 add rows and then columns, which
-    rounds otherwise.
+    rounds otherwise. No gradient is recorded: the one of rows is the sum of the result's over the columns of keys, the
+    one of columns over the rows; docs/training.md has the sum in torch's operations.
 
     Examples
     --------

@@ -102,6 +102,8 @@ def add_relative_keys(
 
     Notes
     -----
+    No gradient is recorded, and posenc.torch has no twin.
+
     Shaw et al., equation 4, by the product first; modeling_wav2vec2_bert.py of transformers 5, and modeling_bert.py of
     transformers 4.
 

@@ -53,14 +53,7 @@ def _rotate(
     """Rotate."""
     spec = make_spec(inv_freq, axis_of_freq, layout, x.shape[-1], rotary_offset, scale, as_float32)
     x, positions = plain(x), None if positions is None else plain(positions)
-    return rotate_plain(spec, x, positions, offset, seq_axis)
-
-
-def rotate_plain(spec: Any, x: Tensor, positions: Tensor | None, offset: int, seq_axis: int) -> Tensor:
-    """Rotate a plain CPU tensor."""
-    out = fresh(x)
-    result = runtime.call(_core.rotate, spec, x, None, out, positions, offset, seq_axis)
-    return result  # type: ignore[no-any-return]
+    return runtime.call(_core.rotate, spec, x, None, fresh(x), positions, offset, seq_axis)  # type: ignore[no-any-return]
 
 
 @_rotate.register_fake
