@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
 
 from hostile import assert_call_refused, refused
 from posenc import axes
+from posenc.testing import position_ids
 
 
 @refused("""
@@ -17,6 +19,15 @@ TypeError: rope must be a posenc.Rope, got 8
     posenc.config.unturned(8, 2048)
     posenc.xpos.XPos(8)
     posenc.checks.extensions(8, 4.0, 2048)
+TypeError: report must be what posenc.checks.rotary_decay returns, got Rope(8, layout='half', base=10000.0)
+    posenc.plot.decay(rope)
+TypeError: report must be what posenc.checks.position_sanity_check returns, got ndarray of shape (2, 3, 4, 8)...
+    posenc.plot.attention_by_distance(x)
+    posenc.plot.attention_heads(x)
+TypeError: rope must be a posenc.Rope or a BlockRope, got 8
+    posenc.golden.vectors(8)
+TypeError: rope must have a head_dim, got 8
+    posenc.testing.heads(8, seq=4)
 TypeError: source must be a posenc.Rope, got 8
     posenc.rerotate.rerotate(x, source=8, target=rope)
 TypeError: expected must be a posenc.Rope, got 'config.json'
@@ -97,6 +108,12 @@ ValueError: length must be positive and finite, got nan
 """)
 def test_counts(error: str, text: str, call: str) -> None:
     assert_call_refused(error, text, call)
+
+
+@given(position_ids(10, most=4))
+def test_drawn_positions_stay_below_the_largest(drawn: np.ndarray) -> None:
+    assert drawn.shape == (10,)
+    assert 0 <= drawn.min() <= drawn.max() <= 4
 
 
 def test_axes_of_an_array_are_not_ignored() -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from posenc import _parameters as check
 from posenc import scaling
 from posenc.axes import axial_blocks, mrope
 from posenc.rotary import Rope
@@ -75,6 +76,8 @@ def vectors(rope: Any) -> dict[str, npt.NDArray[Any]]:
     rope : Rope or BlockRope
         Of fixed length, or one that depends on it: then for the largest position plus one.
     """
+    if not hasattr(rope, "table"):
+        raise TypeError(f"rope must be a posenc.Rope or a BlockRope, got {check.shown(rope)}")
     row = np.array(POSITIONS, np.int64)
     positions = row if rope.axes == 1 else np.stack([np.roll(row, a) // (1 + 15 * a) for a in range(rope.axes)])
     fixed = rope.at(int(positions.max()) + 1) if isinstance(rope, Rope) else rope

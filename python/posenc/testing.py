@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from posenc import _parameters as check
+
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
@@ -103,6 +105,10 @@ def ropes(*, layout: str | None = None, max_pairs: int = 40, odd: bool = True) -
 
     from posenc.rotary import Rope
 
+    max_pairs, odd = check.integer("max_pairs", max_pairs, 1), check.flag("odd", odd)
+    if layout is not None:
+        check.choice("layout", layout, LAYOUTS)
+
     @st.composite
     def draw_rope(draw: st.DrawFn) -> Rope:
         pairs, before, behind = draw(st.integers(1, max_pairs)), draw(st.integers(0, 5)), draw(st.integers(0, 9))
@@ -135,9 +141,12 @@ def position_ids(seq: int, *, most: int = 131071) -> SearchStrategy[Any]:
     """
     from hypothesis import strategies as st
 
-    counting = st.integers(0, max(0, most - seq)).map(lambda start: np.arange(start, start + seq, dtype=np.int64))
-    packed = st.integers(1, seq).map(lambda length: np.arange(seq, dtype=np.int64) % length)
+    seq, most = check.integer("seq", seq, 1), check.integer("most", most, 0)
+    packed = st.integers(1, min(seq, most + 1)).map(lambda length: np.arange(seq, dtype=np.int64) % length)
     anywhere = st.lists(st.integers(0, most), min_size=seq, max_size=seq).map(lambda rows: np.array(rows, np.int64))
+    if seq > most + 1:  # no room to count
+        return st.one_of(packed, anywhere)
+    counting = st.integers(0, most + 1 - seq).map(lambda start: np.arange(start, start + seq, dtype=np.int64))
     return st.one_of(counting, packed, anywhere)
 
 
@@ -157,5 +166,7 @@ def heads(rope: Any, *, seq: int, count: int = 2, dtype: Any = np.float32) -> Se
     """
     from hypothesis import strategies as st
 
-    shape = (1, count, seq, rope.head_dim)
+    if not hasattr(rope, "head_dim"):
+        raise TypeError(f"rope must have a head_dim, got {check.shown(rope)}")
+    shape = (1, check.integer("count", count, 1), check.integer("seq", seq, 0), rope.head_dim)
     return st.integers(0, 2**32 - 1).map(lambda seed: np.random.default_rng(seed).standard_normal(shape).astype(dtype))

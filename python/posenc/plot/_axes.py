@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from posenc import _parameters as check
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -25,6 +27,12 @@ def axes_for(ax: Axes | None, size: tuple[float, float] = (7.0, 4.2)) -> Axes:
     figure = Figure(figsize=size, layout="constrained", dpi=150)
     FigureCanvasAgg(figure)
     return figure.add_subplot()
+
+
+def check_report(report: Any, kind: type, maker: str) -> None:
+    """Refuse what is no report, such as the attention or the Rope that one is made of."""
+    if not isinstance(report, kind):
+        raise TypeError(f"report must be what posenc.checks.{maker} returns, got {check.shown(report)}")
 
 
 def style(index: int) -> dict[str, Any]:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from posenc.checks._svg import FEWEST_ROWS
-from posenc.plot._axes import COLOURS, GREY, axes_for, finish, plain_numbers, style, tokens
+from posenc.checks.attention import AttentionReport
+from posenc.plot._axes import COLOURS, GREY, axes_for, check_report, finish, plain_numbers, style, tokens
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from posenc.checks.attention import AttentionReport
 
 _EVERY_TICK = 12  # heads and layers up to which each has its number
 _MOST_HEADS = 400  # thin lines beyond which more would only be ink
@@ -36,6 +35,7 @@ def attention_by_distance(
     -------
     Axes
     """
+    check_report(report, AttentionReport, "position_sanity_check")
     ax = axes_for(ax)
     past = report.past
     x = past.distances + 1.0
@@ -79,6 +79,7 @@ def attention_heads(report: AttentionReport, *, ax: Axes | None = None) -> Axes:
     -------
     Axes
     """
+    check_report(report, AttentionReport, "position_sanity_check")
     from matplotlib.ticker import FixedLocator, MaxNLocator
 
     labels = [head.head for head in report.heads]

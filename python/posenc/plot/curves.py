@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from posenc import _parameters as check
-from posenc.plot._axes import COLOURS, GREY, axes_for, finish, style, tokens
+from posenc.checks.decay import DecayReport
+from posenc.plot._axes import COLOURS, GREY, axes_for, check_report, finish, style, tokens
 from posenc.rotary import Rope, as_rope
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from matplotlib.axes import Axes
-
-    from posenc.checks.decay import DecayReport
 
     Floats = npt.NDArray[np.float64]
 
@@ -45,6 +44,7 @@ def decay(report: DecayReport, *, what: str | None = None, ax: Axes | None = Non
     >>> ax.get_xlabel()
     'distance (tokens)'
     """
+    check_report(report, DecayReport, "rotary_decay")
     kinds = {curve.kind for curve in report.curves}
     what = check.choice(
         "what", what or ("expectation" if "rotary" in kinds else "bias"), ("expectation", "bound", "bias")
