@@ -189,3 +189,27 @@ def test_autocast_leaves_dtypes_alone() -> None:
             y = pt.rotate(rope, x)
         assert y.dtype == dtype
         assert_same_bits(y.detach(), rope(x.detach()))
+
+
+MODULES: dict[str, tuple[Callable[[], torch.nn.Module], Callable[[int], tuple[Tensor, ...]]]] = {
+    "rotation": (lambda: pt.RotaryEmbedding(8, layout="half"), lambda n: (noise(1, 2, n, 8),)),
+    "alibi": (lambda: pt.ALiBi(2, causal=True), lambda n: (noise(2, n, n),)),
+    "t5": (lambda: pt.T5RelativeBias(2, bidirectional=True), lambda n: (noise(2, n, n),)),
+    "content": (lambda: pt.TransformerXLScores(2, 8, scale=0.3), lambda n: (noise(2, n, 8), noise(2, n, 8))),
+    "deberta": (
+        lambda: pt.DisentangledBias(2, 8, 4),
+        lambda n: (noise(1, 2, n, n), noise(1, 2, n, 8), noise(1, 2, n, 8)),
+    ),
+    "rows": (lambda: pt.LearnedPositions(32, 8), lambda n: (noise(1, n, 8),)),
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_any_length_is_compiled_once(name: str) -> None:
+    """With sizes and numbers that torch.compile leaves open."""
+    torch.compiler.reset()
+    make, inputs = MODULES[name]
+    module = make().double()
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
+    for n in (5, 9):
+        assert_same_bits(compiled(*inputs(n)).detach(), module(*inputs(n)).detach())

@@ -21,6 +21,11 @@ def tensors(**given: Any) -> None:
             raise TypeError(f"{name} must be float32, float64, float16 or bfloat16, got {x.dtype}")
 
 
+def number(name: str, value: Any) -> float:
+    """Return a finite float; what torch.compile follows is no number yet."""
+    return float(value) if torch.compiler.is_compiling() else check.finite(name, value)
+
+
 def along(x: Tensor, seq_axis: Any) -> int:
     """Return seq_axis counted from the end."""
     if x.ndim < 2:

@@ -172,7 +172,7 @@ def add_disentangled_bias(
     _arguments.tensors(**{name: x for name, x in (("c2p", c2p), ("p2c", p2c)) if x is not None})
     mask = mask_of(causal, window, sinks)
     place = place_of(scores, mask, query_positions, key_positions, offset, attention_mask)
-    how = (num_buckets, max_distance, beyond, check.finite("scale", scale))
+    how = (num_buckets, max_distance, beyond, _arguments.number("scale", scale))
     if has_kernels(scores):
         return _content_ops.add_disentangled(scores, c2p, p2c, *place, *how)  # type: ignore[no-any-return]
     return _content_ops.disentangled_formula(scores, c2p, p2c, place, *how)
@@ -224,7 +224,7 @@ def add_transformer_xl_bias(
     if min(len(shape), q.ndim, r.ndim) < 2:
         shapes = f"{shape}, {tuple(q.shape)} and {tuple(r.shape)}"
         raise ValueError(f"scores, q and r must have two axes at least, got shapes {shapes}")
-    rows, factor = r.shape[-2], check.finite("scale", scale)
+    rows, factor = r.shape[-2], _arguments.number("scale", scale)
     origin = origin_of(rows, shape[-2], shape[-1], convention, "r")
     mask = mask_of(causal_of(causal, rows, origin, shape, "r"), window, sinks)
     if v is not None:  # gradients of v are those of q + v, summed

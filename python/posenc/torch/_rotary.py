@@ -308,6 +308,6 @@ def rotary_table(
     where, _ = counted(positions, 0, 0)
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
-    factor = check.finite("scale", scale)
+    factor = _arguments.number("scale", scale)
     tables = _table_ops.rotary_table(where, inv_freq.cpu().double(), None, factor, False, dtype == torch.float64)
     return tables[0].to(positions.device), tables[1].to(positions.device)
