@@ -5,7 +5,9 @@ PE_FN void add_step_bf16(const uint16_t *x, uint16_t *y, const float *t, F s, si
     W w = bf16_load(x, n);
     F even, odd;
     bf16_tables(t, n, &even, &odd);
-    bf16_store(y, w_pack(f_add(f_even(w), f_mul(s, even)), f_add(f_odd(w), f_mul(s, odd))), n, stream);
+    even = f_add(f_even(w), f_mul(s, even)), odd = f_add(f_odd(w), f_mul(s, odd));
+    w_pack_all(&w, &even, &odd, 1);
+    bf16_store(y, w, n, stream);
 }
 
 /* as in add.inc.h, both */
@@ -20,8 +22,9 @@ PE_FN void add_whole_bf16(const struct pe_add *run, size_t i, F s, int stream) {
     for (size_t k = 0; k < run->together; k++, x += run->x_apart, y += run->y_apart)
         for (size_t at = 0, v = 0; v < PE_ADD_VECTORS; v++, at += 2 * FL) {
             W w = bf16_load((const uint16_t *)x + at, 2 * FL);
-            W sum = w_pack(f_add(f_even(w), even[v]), f_add(f_odd(w), odd[v]));
-            bf16_store((uint16_t *)y + at, sum, 2 * FL, stream);
+            F sum_even = f_add(f_even(w), even[v]), sum_odd = f_add(f_odd(w), odd[v]);
+            w_pack_all(&w, &sum_even, &sum_odd, 1);
+            bf16_store((uint16_t *)y + at, w, 2 * FL, stream);
         }
 }
 

@@ -163,29 +163,40 @@ PE_FN __m512i bf16_high_or_nan(F x) {
     __m512i u = _mm512_castps_si512(x);
     return _mm512_mask_or_epi32(bf16_high(x), _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), u, _mm512_set1_epi32(0x400000));
 }
-PE_FN W w_pack_by_sums(F even, F odd) {
-    __m512i e = bf16_high(even), o = bf16_high(odd);
-    if (PE_UNLIKELY(_mm512_cmp_ps_mask(even, odd, _CMP_UNORD_Q))) e = bf16_high_or_nan(even), o = bf16_high_or_nan(odd);
-    return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(e, 16), o);
+PE_FN W bf16_join(__m512i even, __m512i odd) { /* what is in the high halves */
+    return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(even, 16), odd);
 }
+PE_FN W bf16_join_or_nan(F even, F odd) {
+    return bf16_join(bf16_high_or_nan(even), bf16_high_or_nan(odd));
+}
+/* Masks of what is well, each within the last, and one branch for all: a branch on a mask takes longer than a product. */
 #ifdef PE_ROUNDS_BF16
 /* The instruction rounds as bf16_high does, and makes zeros of subnormal numbers: a zero is looked at again. */
-PE_FN W w_pack(F even, F odd) {
+PE_FN void w_pack_all(W *w, const F *even, const F *odd, size_t n) {
     enum { SUBNORMAL = 0x20 };
     const __m512i mix = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
                                          5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    __m512bh rounded = _mm512_cvtne2ps_pbh(odd, even);
-    W w;
-    memcpy(&w, &rounded, sizeof w);
-    w = _mm512_permutexvar_epi16(mix, w);
-    if (PE_UNLIKELY(_mm512_testn_epi16_mask(w, _mm512_set1_epi16(0x7fff))) &&
-        (_mm512_fpclass_ps_mask(even, SUBNORMAL) | _mm512_fpclass_ps_mask(odd, SUBNORMAL)))
-        return w_pack_by_sums(even, odd);
-    return w;
+    __mmask32 nonzero = 0xffffffff;
+    for (size_t k = 0; k < n; k++) {
+        __m512bh rounded = _mm512_cvtne2ps_pbh(odd[k], even[k]);
+        memcpy(&w[k], &rounded, sizeof rounded);
+        w[k] = _mm512_permutexvar_epi16(mix, w[k]);
+        nonzero = _mm512_mask_test_epi16_mask(nonzero, w[k], _mm512_set1_epi16(0x7fff));
+    }
+    if (PE_UNLIKELY(nonzero != 0xffffffff))
+        for (size_t k = 0; k < n; k++)
+            if (_mm512_fpclass_ps_mask(even[k], SUBNORMAL) | _mm512_fpclass_ps_mask(odd[k], SUBNORMAL))
+                w[k] = bf16_join_or_nan(even[k], odd[k]);
 }
 #else
-PE_FN W w_pack(F even, F odd) {
-    return w_pack_by_sums(even, odd);
+PE_FN void w_pack_all(W *w, const F *even, const F *odd, size_t n) {
+    __mmask16 ordered = 0xffff;
+    for (size_t k = 0; k < n; k++) {
+        w[k] = bf16_join(bf16_high(even[k]), bf16_high(odd[k]));
+        ordered = _mm512_mask_cmp_ps_mask(ordered, even[k], odd[k], _CMP_ORD_Q);
+    }
+    if (PE_UNLIKELY(ordered != 0xffff))
+        for (size_t k = 0; k < n; k++) w[k] = bf16_join_or_nan(even[k], odd[k]);
 }
 #endif
 

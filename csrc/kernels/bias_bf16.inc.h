@@ -5,7 +5,9 @@
  */
 PE_FN void bias_step_bf16(const uint16_t *x, uint16_t *y, F even, F odd, size_t n) {
     W w = bf16_load(x, n);
-    bf16_store(y, w_pack(f_add(f_even(w), even), f_add(f_odd(w), odd)), n, 0);
+    even = f_add(f_even(w), even), odd = f_add(f_odd(w), odd);
+    w_pack_all(&w, &even, &odd, 1);
+    bf16_store(y, w, n, 0);
 }
 
 PE_FN void line_step_bf16(const uint16_t *x, uint16_t *y, F slope, int32_t first, size_t n) {

@@ -149,8 +149,9 @@ PE_FN uint32x4_t bf16_high(F x) { /* the rounded bfloat16 in the high half of ea
     uint32x4_t rounded = vaddq_u32(vaddq_u32(u, vdupq_n_u32(0x7fff)), even);
     return vbslq_u32(vceqq_f32(x, x), rounded, vorrq_u32(u, vdupq_n_u32(0x400000)));
 }
-PE_FN W w_pack(F even, F odd) {
-    return vbslq_u32(vdupq_n_u32(0xffff0000u), bf16_high(odd), vshrq_n_u32(bf16_high(even), 16));
+PE_FN void w_pack_all(W *w, const F *even, const F *odd, size_t n) {
+    for (size_t k = 0; k < n; k++)
+        w[k] = vbslq_u32(vdupq_n_u32(0xffff0000u), bf16_high(odd[k]), vshrq_n_u32(bf16_high(even[k]), 16));
 }
 
 PE_FN D d_ld_f32(const float *p) {

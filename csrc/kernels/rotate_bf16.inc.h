@@ -9,7 +9,8 @@
  *     w_load(p)  w_loadn(p, n)  w_store(p, w)  w_storen(p, w, n)   2*FL elements, or the first n < 2*FL
  *     w_stores(p, w)           a store past the caches, p a multiple of 64
  *     f_even(w)  f_odd(w)      widened elements
- *     w_pack(even, odd)        rounded to nearest even, NaN quiet
+ *     w_pack_all(w, even, odd, n)   the n vectors of w, rounded to nearest even, NaN quiet; a head at once, as what is rare is
+ *                              looked for in all of them together
  *     f_unzip(x, y, &even, &odd)   every other one of the 2*FL lanes of x and y
  */
 #define PE_W_LANES (2 * FL)
@@ -56,7 +57,8 @@ PE_FN void bf16_store_all(char *y, const W *w, size_t vectors, size_t n, int str
 PE_FN void half_step_bf16(const struct pe_run *run, const char *x, char *y, const float *cos, const float *sin,
                           size_t vectors, size_t n, int stream) {
     F ce[HALF_VECTORS], co[HALF_VECTORS], se[HALF_VECTORS], so[HALF_VECTORS];
-    W a[HALF_VECTORS], b[HALF_VECTORS], next_a[HALF_VECTORS], next_b[HALF_VECTORS];
+    F even[2 * HALF_VECTORS], odd[2 * HALF_VECTORS];
+    W a[HALF_VECTORS], b[HALF_VECTORS], next_a[HALF_VECTORS], next_b[HALF_VECTORS], turned[2 * HALF_VECTORS];
     for (size_t k = 0; k < vectors; k++) {
         bf16_tables(cos + k * PE_W_LANES, n, &ce[k], &co[k]);
         bf16_tables(sin + k * PE_W_LANES, n, &se[k], &so[k]);
@@ -68,12 +70,13 @@ PE_FN void half_step_bf16(const struct pe_run *run, const char *x, char *y, cons
         bf16_load_all(next_a, x, vectors, n), bf16_load_all(next_b, x + run->gap, vectors, n);
         for (size_t k = 0; k < vectors; k++) {
             F ae = f_even(a[k]), be = f_even(b[k]), ao = f_odd(a[k]), bo = f_odd(b[k]);
-            F even = f_sub(f_mul(ae, ce[k]), f_mul(be, se[k])), odd = f_sub(f_mul(ao, co[k]), f_mul(bo, so[k]));
-            a[k] = w_pack(even, odd);
-            even = f_add(f_mul(be, ce[k]), f_mul(ae, se[k])), odd = f_add(f_mul(bo, co[k]), f_mul(ao, so[k]));
-            b[k] = w_pack(even, odd);
+            even[k] = f_sub(f_mul(ae, ce[k]), f_mul(be, se[k])), odd[k] = f_sub(f_mul(ao, co[k]), f_mul(bo, so[k]));
+            even[vectors + k] = f_add(f_mul(be, ce[k]), f_mul(ae, se[k]));
+            odd[vectors + k] = f_add(f_mul(bo, co[k]), f_mul(ao, so[k]));
         }
-        bf16_store_all(y, a, vectors, n, stream), bf16_store_all(y + run->gap, b, vectors, n, stream);
+        w_pack_all(turned, even, odd, 2 * vectors);
+        bf16_store_all(y, turned, vectors, n, stream);
+        bf16_store_all(y + run->gap, turned + vectors, vectors, n, stream);
     }
 }
 
@@ -90,7 +93,7 @@ PE_FN void half_row_bf16(const struct pe_run *run, const char *x, char *y, const
 /* `vectors` vectors of n elements each, n/2 pairs, in all heads of a row; as above */
 PE_FN void interleaved_step_bf16(const struct pe_run *run, const char *x, char *y, const float *cos, const float *sin,
                                  size_t vectors, size_t n, int stream) {
-    F c[WHOLE_VECTORS], s[WHOLE_VECTORS];
+    F c[WHOLE_VECTORS], s[WHOLE_VECTORS], even[WHOLE_VECTORS], odd[WHOLE_VECTORS];
     W w[WHOLE_VECTORS], next[WHOLE_VECTORS];
     for (size_t k = 0; k < vectors; k++) c[k] = bf16_table(cos + k * FL, n / 2), s[k] = bf16_table(sin + k * FL, n / 2);
     bf16_load_all(next, x, vectors, n);
@@ -100,8 +103,9 @@ PE_FN void interleaved_step_bf16(const struct pe_run *run, const char *x, char *
         bf16_load_all(next, x, vectors, n);
         for (size_t k = 0; k < vectors; k++) {
             F a = f_even(w[k]), b = f_odd(w[k]);
-            w[k] = w_pack(f_sub(f_mul(a, c[k]), f_mul(b, s[k])), f_add(f_mul(b, c[k]), f_mul(a, s[k])));
+            even[k] = f_sub(f_mul(a, c[k]), f_mul(b, s[k])), odd[k] = f_add(f_mul(b, c[k]), f_mul(a, s[k]));
         }
+        w_pack_all(w, even, odd, vectors);
         bf16_store_all(y, w, vectors, n, stream);
     }
 }

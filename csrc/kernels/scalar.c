@@ -233,9 +233,11 @@ PE_FN F bf16_high(F x) {
              (EACH(nan.bits) & (EACH(x.bits) | 0x400000u)) |
                  (~EACH(nan.bits) & (EACH(x.bits) + 0x7fffu + (EACH(x.bits) >> 16 & 1u))));
 }
-PE_FN W w_pack(F even, F odd) {
-    F e = bf16_high(even), o = bf16_high(odd);
-    return BIG_ENDIAN_WORDS ? halves(o, e) : halves(e, o);
+PE_FN void w_pack_all(W *w, const F *even, const F *odd, size_t n) {
+    for (size_t k = 0; k < n; k++) {
+        F e = bf16_high(even[k]), o = bf16_high(odd[k]);
+        w[k] = BIG_ENDIAN_WORDS ? halves(o, e) : halves(e, o);
+    }
 }
 
 PE_FN D d_ld_f32(const float *p) {

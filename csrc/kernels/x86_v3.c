@@ -181,11 +181,14 @@ PE_FN __m256i bf16_high_or_nan(F x) {
     F rounded = _mm256_castsi256_ps(bf16_high(x));
     return _mm256_castps_si256(_mm256_blendv_ps(rounded, quiet, _mm256_cmp_ps(x, x, _CMP_UNORD_Q)));
 }
-PE_FN W w_pack(F even, F odd) {
-    __m256i e = bf16_high(even), o = bf16_high(odd);
-    if (PE_UNLIKELY(_mm256_movemask_ps(_mm256_cmp_ps(even, odd, _CMP_UNORD_Q))))
-        e = bf16_high_or_nan(even), o = bf16_high_or_nan(odd);
-    return _mm256_blend_epi16(_mm256_srli_epi32(e, 16), o, 0xaa);
+/* a branch for each: one for all keeps all sums waiting for it, in more registers than there are (1.1 times as long) */
+PE_FN void w_pack_all(W *w, const F *even, const F *odd, size_t n) {
+    for (size_t k = 0; k < n; k++) {
+        __m256i e = bf16_high(even[k]), o = bf16_high(odd[k]);
+        if (PE_UNLIKELY(_mm256_movemask_ps(_mm256_cmp_ps(even[k], odd[k], _CMP_UNORD_Q))))
+            e = bf16_high_or_nan(even[k]), o = bf16_high_or_nan(odd[k]);
+        w[k] = _mm256_blend_epi16(_mm256_srli_epi32(e, 16), o, 0xaa);
+    }
 }
 
 PE_FN D d_ld_f32(const float *p) {
