@@ -58,6 +58,17 @@ def test_packed_equals_separate(rope: posenc.Rope, kind: Any, lengths: list[int]
         start += n
 
 
+@pytest.mark.parametrize("power", [1.0, 2.0**20, 2.0**24, 2.0**30])
+@pytest.mark.parametrize("fraction", [0.1, 0.3, 3 * 2.0**-23])
+def test_fractions_that_are_rounded_on_the_way(power: float, fraction: float) -> None:
+    """Positions go up by one to a power of two and beyond, where a fraction has fewer bits: each as it is alone."""
+    positions = power - 10 + fraction + np.arange(64.0)
+    inv_freq = np.array([1.0, 0.9, 0.5, 0.1, 0.0])
+    alone = [posenc.rotary_table(positions[i : i + 1], inv_freq) for i in range(64)]
+    for found, rows in zip(posenc.rotary_table(positions, inv_freq), zip(*alone, strict=True), strict=True):
+        assert_same(found, np.concatenate(rows))
+
+
 @st.composite
 def cuts(draw: st.DrawFn, n: int) -> slice:
     """Draw slices of any start, stop and step, backwards too."""

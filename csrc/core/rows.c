@@ -155,9 +155,14 @@ void pe_turns_begin(const struct pe_kernels *kernels, const pe_frequencies *freq
     kernels->sincos_f64(&job);
 }
 
-static bool count_up(const double *at, size_t n) {
+/* Whether positions go up by one, exactly: a fraction may be rounded where the sum passes a power of two, and is then not
+ * what it was when the steps are taken away again. */
+static bool count_up(enum pe_position_kind kind, const double *at, size_t n) {
+    if (kind == PE_RANGE) return true;
     for (size_t i = 1; i < n; i++)
         if (at[i] != at[0] + (double)i) return false;
+    for (size_t i = 1; i < n && kind == PE_FLOAT64; i++)
+        if (at[i] - (double)i != at[0]) return false;
     return true;
 }
 
@@ -182,7 +187,7 @@ void pe_make_rows(const struct pe_kernels *kernels, const pe_frequencies *freq, 
             at[row] = freq->as_float32 ? (double)(float)p : p;
         }
         struct pe_sincos_run run = {.rows = job, .turn_step = count, .zipped = to->zipped};
-        if (turns && turns->ready && n > PE_RUN_TURNS && count_up(at, n))
+        if (turns && turns->ready && n > PE_RUN_TURNS && count_up(positions->kind, at, n))
             run.turn = turns->turn, kernels->sincos_run(&run);
         else
             kernel(&job);
