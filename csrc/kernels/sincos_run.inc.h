@@ -3,14 +3,14 @@
  * A row is the one before it turned by its frequencies, in float64: four products a pair, where an angle of its own takes
  * fourteen. The first row of a run is that of sincos_f64. Of each four rows three are the first one turned once, twice and
  * three times, and the next four begin with it turned four times. A turn keeps the length of the error of (cos, sin) and
- * adds less than 2^-51.5 to it (the turn's own error, two roundings each), so those of PE_RUN_MOST rows are below 2^-47.3 of
+ * adds less than 2^-51.2 to it (the turn's own error, two roundings each), so those of PE_RUN_MOST rows are below 2^-47.1 of
  * their scale, which the first row has already.
  *
  * The bits are those of sincos_f32 and sincos_zip, wherever a run begins. What these round to float32 has a relative error
- * below 2^-35.6; here, of numbers from PE_RUN_LEAST on, another 2^-37.3. Together that is less than PE_RUN_DOUBT units of a
- * float64's last place: what is further than this from the middle between two float32 is on the same side of it both ways.
- * All else, some blocks in a hundred, is made again by the steps of the other kernels: a bit is noted for it, without a
- * branch, and it is done when a strip of rows is complete.
+ * below 2^-35.6; here, of numbers from PE_RUN_LEAST on, another 2^-36.5. Together that is less than PE_RUN_DOUBT units of a
+ * float64's last place, by a hair, as fewer numbers would be below a smaller LEAST: what is further than this from the middle
+ * between two float32 is on the same side of it both ways. All else, some blocks in a hundred, is made again by the steps of
+ * the other kernels: a bit is noted for it, without a branch, and it is done when a strip of rows is complete.
  *
  * An angle that grows from zero on, and does not leave the first eighth of a turn, is different. Its sine is a sum of two
  * products of one sign in every turn, and so are their errors: they stay below 2^-45 of the sine, however small it is. Slow
