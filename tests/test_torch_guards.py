@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 
 import posenc
+import posenc.torch as pt
 from conftest import assert_refused, assert_same_bits
 
 SHAPE = (2, 3, 4, 8)
@@ -261,3 +262,29 @@ def test_parameters_that_torch_refuses_to_convert() -> None:
     both = {"inv_freq": np.ones(4), "base": row}
     with pytest.raises((TypeError, ValueError), match="base"):
         posenc.Rope(8, layout="half", **both)
+
+
+CALLS: dict[str, Callable[[Any], Any]] = {
+    "offsets": lambda x: pt.rotate(ROPE, x, offset=[3, 1]),
+    "positions": lambda x: pt.rotate(ROPE, x, positions=[0.0, 1.0, 2.5, 3.0]),
+    "learned frequencies": lambda x: pt.RotaryEmbedding(ROPE, learnable_frequencies=True)(x),
+    "mixed": lambda x: pt.MixedRotaryEmbedding(8, np.ones((2, 3, 4)), layout="half")(x, positions=np.ones((2, 4))),
+    "alibi": lambda x: pt.add_alibi(x[..., :4], torch.ones(3, device="cpu"), offset=2, key_positions=[0, 1, 2, 3]),
+    "t5": lambda x: pt.add_t5_bias(x[..., :4], torch.ones(4, 3, device="cpu"), bidirectional=False),
+    "products": lambda x: pt.add_transformer_xl_bias(x[..., :4], x, x),
+    "sinusoids": lambda x: pt.SinusoidalEmbedding()(x),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_another_default_device(name: str) -> None:
+    """torch.set_default_device("cuda") changes where torch makes tensors, not where those of a call lie."""
+    found = []
+    for device in ("cpu", "meta"):
+        x = torch.ones(2, 3, 4, 8, requires_grad=True)
+        with torch.device(device):
+            y = CALLS[name](x)
+            y.backward(torch.ones_like(y))
+        found.append((y.detach(), x.grad))
+    for made, wanted in zip(*found, strict=True):
+        assert_same_bits(made, wanted)

@@ -46,7 +46,7 @@ class SinusoidalEmbedding(nn.Module):
         if has_kernels(x):
             how = (self.convention, self.base, self.scale, seq_axis)
             return ops.add_sinusoidal(x, where, first, *how)  # type: ignore[no-any-return]
-        rows = torch.arange(first, first + x.shape[seq_axis]) if where is None else where
+        rows = torch.arange(first, first + x.shape[seq_axis], device="cpu") if where is None else where
         table = additive.sinusoidal_table(rows, x.shape[-1], convention=self.convention, base=self.base)
         return x + (self.scale * _along(table, x, seq_axis)).to(x.dtype)
 
@@ -92,7 +92,7 @@ class LearnedPositions(nn.Module):
         if has_kernels(x):
             wide = torch.float64 if x.dtype == torch.float64 else torch.float32
             return ops.add_rows(x, self.weight.to(wide), where, first, self.scale, seq_axis)  # type: ignore[no-any-return]
-        rows = torch.arange(first, first + x.shape[seq_axis]) if where is None else where
+        rows = torch.arange(first, first + x.shape[seq_axis], device="cpu") if where is None else where
         table = self.weight[rows.to(self.weight.device)]
         return x + (self.scale * _along(table, x, seq_axis)).to(x.dtype)
 

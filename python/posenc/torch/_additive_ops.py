@@ -92,7 +92,7 @@ def _keep_rows_gradient(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 
 def _rows_gradient_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    nothing = torch.zeros(ctx.shape, dtype=ctx.dtype)
+    nothing = torch.zeros(ctx.shape, dtype=ctx.dtype, device="cpu")
     return add_rows(nothing, grad.to(ctx.dtype), ctx.saved_tensors[0], *ctx.how), *[None] * 5
 
 

@@ -48,13 +48,13 @@ def reach_of(shape: Any, place: Place, padded: bool) -> int:
         return max(int(keys), int(queries)) - 1
     if place.query is None and place.key is None:
         return max(abs(place.first), abs(place.first + int(queries) - 1), abs(place.first - int(keys) + 1))
-    query = torch.arange(place.first, place.first + queries) if place.query is None else place.query
-    key = torch.arange(keys) if place.key is None else place.key
+    query = torch.arange(place.first, place.first + queries, device="cpu") if place.query is None else place.query
+    key = torch.arange(keys, device="cpu") if place.key is None else place.key
     if not queries or not keys:
         return 0
     if query.is_floating_point() or key.is_floating_point():
         raise TypeError("positions must be integers here: values are made for each distance")
-    reach = int(max(key.max() - query.min(), query.max() - key.min(), torch.tensor(0)))
+    reach = max(int(key.max() - query.min()), int(query.max() - key.min()), 0)
     if reach > 1 << 24:
         raise ValueError(f"the largest distance must be at most {1 << 24}, got {reach}")
     return reach
@@ -66,5 +66,5 @@ def add_kernel(scores: Tensor, r1: Tensor, r2: Tensor, form: str, place: Place, 
     r1, r2 = r1[:, None], r2[:, None]
     d = torch.arange(reach + 1, device=r1.device).to(r1.dtype)
     kernel = torch.log1p(r2 * d) if form == "log" else torch.cat([0 * r2, d[1:] ** r2], -1)
-    index = torch.arange(-reach, reach + 1).abs().int()
+    index = torch.arange(-reach, reach + 1, device="cpu").abs().int()
     return add_by_distance(scores, -r1 * kernel, index, -reach, place)

@@ -37,7 +37,7 @@ def like_first(x: Tensor, *_: Any) -> Tensor:
 
 def nothing_like(shape: Any, dtype: torch.dtype) -> Tensor:
     """Return the scores that a derivative is added to."""
-    return torch.zeros(shape, dtype=dtype)
+    return torch.zeros(shape, dtype=dtype, device="cpu")
 
 
 # ---- lines ----

@@ -80,7 +80,7 @@ def place_of(
     if offset is not None:
         query, first = counted(None, offset, queries)
         if query is None and key is not None:  # listed like the keys
-            query = torch.arange(first, first + queries)
+            query = torch.arange(first, first + queries, device="cpu")
         return Place(query, key, first, mask)
     if key is None:
         return Place(None, None, keys - queries, mask)

@@ -256,7 +256,7 @@ def _(
     key_len: int, dim: int, query_len: int, convention: str, clamp_len: int | None, base: float, wide: bool
 ) -> Tensor:
     rows = {"transformer_xl": key_len, "xlnet": key_len + query_len, "conformer": key_len + query_len - 1}[convention]
-    return torch.empty((rows, dim), dtype=torch.float64 if wide else torch.float32)
+    return torch.empty((rows, dim), dtype=torch.float64 if wide else torch.float32, device="cpu")
 
 
 # ---- batches under vmap: leading axes fit by broadcasting, so one more is one call ----

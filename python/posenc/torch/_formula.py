@@ -45,7 +45,7 @@ def apply_rotary(
 
 def positions_of(positions: Tensor | None, offset: int, seq: int) -> Tensor:
     """Return positions, or the range that stands for none."""
-    return torch.arange(offset, offset + seq) if positions is None else positions
+    return torch.arange(offset, offset + seq, device="cpu") if positions is None else positions
 
 
 def by_pair(positions: Tensor, pairs: int, axis_of_freq: list[int] | None) -> Tensor:
@@ -64,6 +64,6 @@ def angles_backward(
     weighted = of_angles * inv_freq
     if axis_of_freq is None or max(axis_of_freq) == 0:
         return of_frequencies, weighted.sum(-1)
-    axes = torch.tensor(axis_of_freq)
+    axes = torch.tensor(axis_of_freq, device="cpu")
     rows = [weighted[..., axes == axis].sum(-1) for axis in range(max(axis_of_freq) + 1)]
     return of_frequencies, torch.stack(rows)

@@ -206,10 +206,10 @@ def _form_of(module: nn.Module, ropes: dict[str, Rope]) -> tuple[str, bool]:
         forms.clear()
         for layers, rope in ropes.items():
             shape = (12, rope.axes) if axial else (rope.axes, 1, 12) if rope.axes > 1 else (1, 12)
-            positions = torch.randint(0, 24, shape, generator=generator)
+            positions = torch.randint(0, 24, shape, generator=generator, device="cpu")
             try:
                 more = [None if layers == "all" else layers] if by_layer else []
-                theirs = type(module).forward(module, torch.zeros(1), positions, *more)
+                theirs = type(module).forward(module, torch.zeros(1, device="cpu"), positions, *more)
                 ours = _tables(rope, None, positions, axial, False)
             except Exception as error:
                 failures.append((str(error) or repr(error)).splitlines()[0])

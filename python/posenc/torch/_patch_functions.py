@@ -120,17 +120,15 @@ def probe(function: Callable[..., Any], form: str, flat: bool) -> How | None:
     operands = _operands(function, form)
     if not operands:
         return None
-    generator = torch.Generator().manual_seed(0)
-    angles = torch.rand(*(() if flat else (1,)), 5, 4, generator=generator) * 6
+    how: dict[str, Any] = {"generator": torch.Generator().manual_seed(0), "device": "cpu"}
+    angles = torch.rand(*(() if flat else (1,)), 5, 4, **how) * 6
     tables = angles.cos(), angles.sin()
     given = made(form, tables, torch.float32)
     given = (given,) if form == COMPLEX else given
     for seq_axis, shape in ((-2, (2, 3, 5)), (-3, (2, 5, 3)), (-3, (5, 3)))[: 3 if flat else 2]:
         for layout in LAYOUTS:
             fits = [
-                _agrees(
-                    function, torch.randn(*shape, dim, generator=generator), given, tables, layout, seq_axis, operands
-                )
+                _agrees(function, torch.randn(*shape, dim, **how), given, tables, layout, seq_axis, operands)
                 for dim in (8, 12)
             ]
             if fits[0]:

@@ -53,7 +53,7 @@ def counted(positions: Any, offset: Any, seq: int, name: str = "positions") -> t
             raise TypeError(f"offset must be an integer or one integer per batch row, got {check.shown(offset)}")
         if rows.ndim == 0:
             return None, int(rows)
-        return rows.cpu().long()[:, None] + torch.arange(seq), 0
+        return rows.cpu().long()[:, None] + torch.arange(seq, device="cpu"), 0
     if not isinstance(offset, int) or offset != 0:
         raise ValueError("positions and offset exclude each other: add the offset to the positions")
     positions = as_tensor(name, positions)
@@ -69,7 +69,7 @@ _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 def as_tensor(name: str, value: Any) -> Tensor:
     """Return numbers, or a mask, as a tensor on the CPU."""
     try:
-        return torch.as_tensor(value).cpu()
+        return value.cpu() if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
     except (RuntimeError, TypeError, ValueError) as error:  # a set, rows of different lengths, a tensor without data
         text = str(error).splitlines()[0]
         raise TypeError(f"{name} must be what torch can make a tensor of, got {check.shown(value)}: {text}") from None

@@ -179,7 +179,7 @@ class MixedRotaryEmbedding(KeepsPrecision):
             raise ValueError(
                 f"q and k must have head_dim {self.head_dim} and {angles.shape[-2]} tokens, got {tuple(x.shape)}"
             )
-        one = torch.ones(1, dtype=torch.float64)  # position 1, the angles as frequencies
+        one = torch.ones(1, dtype=torch.float64, device="cpu")  # position 1, the angles as frequencies
         tables = _table_ops.rotary_table(one, angles.reshape(-1), None, 1.0, False, x.dtype == torch.float64)
         cos, sin = (t.reshape(angles.shape).to(x.device) for t in tables)
         per_head = angles.ndim == 3

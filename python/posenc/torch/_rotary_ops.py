@@ -137,9 +137,9 @@ def _rotate_gradient(
     spec = make_spec(inv_freq, axis_of_freq, layout, x.shape[-1], rotary_offset, scale, as_float32)
     x, grad, where = plain(x), plain(grad), None if positions is None else plain(positions)
     axes, of_frequencies = count_axes(axis_of_freq), np.zeros(len(inv_freq))
-    total, of_positions = None, torch.empty(0, dtype=torch.float64)
+    total, of_positions = None, torch.empty(0, dtype=torch.float64, device="cpu")
     if where is not None and where.is_floating_point():
-        of_positions = torch.zeros(where.shape, dtype=torch.float64)
+        of_positions = torch.zeros(where.shape, dtype=torch.float64, device="cpu")
         rows = (axes, where.shape[-2] if where.ndim == 2 + (axes > 1) else 1, where.shape[-1])
         total = of_positions.view(rows).numpy()
     arguments = (x, grad, where, offset, seq_axis, of_frequencies, total)
@@ -172,7 +172,7 @@ def _composed(
     of_cos, of_sin = table_gradient(x, grad, list(cos.shape), True, layout, rotary_offset, False, seq_axis)
     of_angles = scale * (cos * of_sin - sin * of_cos)
     of_frequencies, of_positions = _formula.angles_backward(of_angles, where, inv_freq, axis_of_freq)
-    return of_frequencies, of_positions if floats else torch.zeros(0, dtype=torch.float64)
+    return of_frequencies, of_positions if floats else torch.zeros(0, dtype=torch.float64, device="cpu")
 
 
 def _rotate_gradient_backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
@@ -180,7 +180,7 @@ def _rotate_gradient_backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
     tensors = ctx.saved_tensors
     wanted = [i for i, needs in enumerate(ctx.needs_input_grad[:4]) if needs]
     if tensors[3] is None or not tensors[3].is_floating_point():
-        grads, wanted = (grads[0], torch.zeros(0, dtype=torch.float64)), [i for i in wanted if i < 3]
+        grads, wanted = (grads[0], torch.zeros(0, dtype=torch.float64, device="cpu")), [i for i in wanted if i < 3]
 
     def found(*chosen: Tensor) -> tuple[Tensor, Tensor]:
         own = dict(zip(wanted, chosen, strict=True))

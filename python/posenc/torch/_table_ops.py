@@ -122,7 +122,7 @@ def _table_gradient(
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of cos and sin, of this shape, float32 or float64."""
     x, grad = plain(x), plain(grad)
-    cos, sin = (torch.zeros(shape, dtype=torch.float64 if wide else torch.float32) for _ in range(2))
+    cos, sin = (torch.zeros(shape, dtype=torch.float64 if wide else torch.float32, device="cpu") for _ in range(2))
     longer = shape[-2] - x.shape[seq_axis]  # rows that turned nothing
     rows = [t.narrow(-2, 0, t.shape[-2] - longer) for t in (cos, sin)] if longer > 0 else [cos, sin]
     how = (layout, rotary_offset, conjugate)
