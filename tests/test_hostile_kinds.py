@@ -38,6 +38,10 @@ TypeError: like must be 'numpy', 'torch', an array or a tensor, got 3
     posenc.checks.check_rope(rope, rope, like=3)
 TypeError: actual must be an array or a tensor, got None
     posenc.checks.explain_mismatch(None, x, x=x, rope=rope)
+ValueError: actual and expected must have one shape, got (2, 3, 4, 8) and (2, 1, 4, 8)
+    posenc.checks.explain_mismatch(x, k)
+ValueError: fn answers at no position, ...called with numpy arrays of shape (1, 2, 2, 8); ...heads= say ...
+    posenc.checks.identify(lambda x, positions: x.detach(), 8, heads=2)
 TypeError: x must be an array or a tensor, got [1.0]
     posenc.checks.explain_mismatch(x, x, x=[1.0], rope=rope)
 """)

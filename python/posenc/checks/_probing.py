@@ -66,7 +66,10 @@ def furthest(call: Caller, head_dim: int, axes: int, most: int) -> tuple[int, st
             said = f"{type(error).__name__}: {text.splitlines()[0][:200]}" if text else type(error).__name__
             continue
         return last, said
-    raise ValueError(f"fn takes no position up to {_FALLING[-1]}; the last error was {said}")
+    raise ValueError(
+        f"fn answers at no position, not up to {_FALLING[-1]} either: {said}. It is called with {call.kind} arrays of "
+        f"shape {(1, call.heads or 1, *x.shape[2:])}; like= and heads= say otherwise"
+    )
 
 
 _FALLING = (131071, 65535, 32767, 16383, 8191, 4095, 2047, 1023, 511, 255, 127, 63, 31, 15, 8, 4)

@@ -227,6 +227,9 @@ def _of_arrays(kind: str, actual: Any, expected: Any, positions: Any) -> Mismatc
 
         ok, finding, off = explain_bias(actual, expected)
     elif kind == "rotation":
+        shapes = tuple(actual.shape), tuple(expected.shape)
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"actual and expected must have one shape, got {shapes[0]} and {shapes[1]}")
         ok, finding, off = explain_alone(as_float64(actual), as_float64(expected))
     else:
         from posenc.checks._table import explain_table
