@@ -92,7 +92,7 @@ BufferError: out is read-only
 ValueError: out must have the shape of x, (2, 3, 4, 8), got (2, 1, 4, 8)
     posenc.add_positions(x, new(9, 8), out=k)
     posenc.add_sinusoidal(x, out=k)
-TypeError: out must have the dtype of x
+TypeError: out must have the dtype of x, float32, got float64
     posenc.add_positions(x, new(9, 8), out=new(2, 3, 4, 8, dtype=np.float64))
 TypeError: out must be a NumPy array or a torch CPU tensor, got <class 'list'>
     posenc.add_positions(x, new(9, 8), out=[x])
@@ -111,7 +111,7 @@ ValueError: out stores several elements in the same memory (an expanded or overl
     posenc.position_table_gradient(x, out=as_strided(y, (9, 8), (4, 4)))
 ValueError: out must have shape (4, 8) for these positions and frequencies, got (3, 8)
     posenc.sinusoidal_table(4, 8, out=new(3, 8))
-TypeError: out must be float32, as dtype says
+TypeError: out must be float32, as dtype says, got float64
     posenc.sinusoidal_table(4, 8, out=new(4, 8, dtype=np.float64))
 TypeError: out must be float32 for this grad
     posenc.position_table_gradient(x, out=new(9, 8, dtype=np.float64))

@@ -224,7 +224,7 @@ def test_tables(error: str, text: str, call: str) -> None:
 ValueError: out must have the shape of scores, (2, 3, 4, 8), got (3, 4, 8)
     posenc.add_alibi(x, [1, 1, 1], out=new(3, 4, 8))
     posenc.mask_scores(x, causal=True, out=new(3, 4, 8))
-TypeError: out must have the dtype of scores
+TypeError: out must have the dtype of scores, float32, got float64
     posenc.add_alibi(x, [1, 1, 1], out=new(2, 3, 4, 8, dtype=np.float64))
 BufferError: out is read-only
     posenc.add_alibi(x, [1, 1, 1], out=read_only(2, 3, 4, 8))

@@ -39,7 +39,7 @@ ValueError: q and k must have the same number of axes, got 4 and 3
     rope(x, k[0])
 ValueError: q and k must have the same sequence length, got 4 and 3; rotate them in two calls
     rope(x, k[:, :, :3])
-TypeError: q and k must have the same dtype; rotate them in two calls
+TypeError: q and k must have the same dtype, got float32 and float64; rotate them in two calls
     rope(x, new(2, 1, 4, 8, dtype=np.float64))
     rope(x, new(2, 1, 4, 8, dtype=np.float64), out=(x, k))
 ValueError: q and k must have the same batch for per-row positions, got 2 and 1

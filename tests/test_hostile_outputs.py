@@ -18,9 +18,11 @@ ValueError: out must have the shape of x, (2, 3, 4, 8), got (1, 3, 4, 8)
     rope(x, out=x[:1])
 ValueError: out[1] must have the shape of k, (2, 1, 4, 8), got (2, 3, 4, 8)
     rope(x, k, out=(x, y))
-TypeError: out must have the dtype of x
+TypeError: out must have the dtype of x, float32, got float64
     rope(x, out=new(2, 3, 4, 8, dtype=np.float64))
+TypeError: out must have the dtype of x, float32, got float16
     rope(x, out=new(2, 3, 4, 8, dtype=np.float16))
+TypeError: out must have the dtype of x, float32, got bfloat16
     apply(x, out=new(2, 3, 4, 8, dtype=bfloat16))
 BufferError: out is read-only
     rope(x, out=read_only(2, 3, 4, 8))

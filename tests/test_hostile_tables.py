@@ -105,10 +105,11 @@ ValueError: out[1] must have shape (4, 4) for these positions and frequencies, g
     rope.table(4, out=(cos[:4], sin))
 ValueError: out[0] must have shape (1, 4, 4) for these positions and frequencies, got (4, 4)
     rope.table(np.zeros((1, 4)), out=(cos[:4], sin[:4]))
-TypeError: out[0] must be float64, as dtype says
+TypeError: out[0] must be float64, as dtype says, got float32
     rope.table(4, dtype=np.float64, out=(cos[:4], sin[:4]))
-TypeError: out[1] must be float32, as dtype says
+TypeError: out[1] must be float32, as dtype says, got float16
     rope.table(4, out=(cos[:4], new(4, 4, dtype=np.float16)))
+TypeError: out[1] must be float32, as dtype says, got >f4
     rope.table(4, out=(cos[:4], new(4, 4, dtype=swapped(np.float32))))
 TypeError: out must be a pair of arrays, one for cos and one for sin
     rope.table(64, out=cos)

@@ -16,7 +16,7 @@ import posenc
 import posenc.torch as pt
 from conftest import assert_same_bits
 from posenc import axes, gradients
-from posenc.scaling import Yarn
+from posenc.scaling import DynamicNTK, Yarn
 from posenc.torch import _rotary_ops, _table_ops
 from torch_inputs import LAYOUTS, ROPES, noise, rope_of
 
@@ -54,6 +54,15 @@ def test_gradients_of_positions_alone() -> None:
     watched = positions.detach().clone().requires_grad_()
     pt.rotate(rope, x.clone().requires_grad_(), positions=watched).square().sum().backward()
     assert_same_bits(positions.grad, watched.grad)
+
+
+def test_gradients_of_positions_that_decide_the_length() -> None:
+    rope, x = rope_of(scaling=DynamicNTK(2.0, 4)), noise(2, 5, 8)
+    positions = torch.arange(5.0, dtype=torch.float64).requires_grad_()
+    pt.rotate(rope, x, positions=positions).square().sum().backward()
+    fixed = positions.detach().clone().requires_grad_()
+    pt.rotate(rope.at(5), x, positions=fixed).square().sum().backward()
+    assert_same_bits(positions.grad, fixed.grad)
 
 
 def test_gradients_of_shared_positions_and_offsets() -> None:

@@ -183,7 +183,10 @@ int pe_check_same_shape(const pe_array *a, const char *a_name, const pe_array *b
         return -1;
     }
     if (a->dtype == b->dtype) return 0;
-    PyErr_Format(PyExc_TypeError, "%s must have the dtype of %s", b_name, a_name);
+    PyObject *wanted = pe_array_dtype(a), *got = wanted ? pe_array_dtype(b) : NULL;
+    if (got) PyErr_Format(PyExc_TypeError, "%s must have the dtype of %s, %S, got %S", b_name, a_name, wanted, got);
+    Py_XDECREF(wanted);
+    Py_XDECREF(got);
     return -1;
 }
 

@@ -63,7 +63,12 @@ int pe_operation_check_pair(const pe_operation *op) {
     const pe_array *q = &op->x[0], *k = &op->x[1];
     int axis = op->how.seq_axis;
     if (q->dtype != k->dtype) {
-        PyErr_SetString(PyExc_TypeError, "q and k must have the same dtype; rotate them in two calls");
+        PyObject *first = pe_array_dtype(q), *second = first ? pe_array_dtype(k) : NULL;
+        if (second)
+            PyErr_Format(PyExc_TypeError, "q and k must have the same dtype, got %S and %S; rotate them in two calls",
+                         first, second);
+        Py_XDECREF(first);
+        Py_XDECREF(second);
         return -1;
     }
     if (q->view.shape[axis] == k->view.shape[axis]) return 0;

@@ -40,8 +40,11 @@ int pe_require_table(const char *name, PyObject *object, const pe_view *wanted, 
                      const pe_position_args *positions, pe_array *a) {
     if (pe_array_any(state, object, name, a) < 0) return -1;
     if (a->dtype != (int)wanted->dtype) {
-        PyErr_Format(PyExc_TypeError, "%s must be %s, as dtype says", name,
-                     wanted->dtype == PE_F64 ? "float64" : "float32");
+        PyObject *got = pe_array_dtype(a);
+        if (got)
+            PyErr_Format(PyExc_TypeError, "%s must be %s, as dtype says, got %S", name,
+                         wanted->dtype == PE_F64 ? "float64" : "float32", got);
+        Py_XDECREF(got);
         return -1;
     }
     bool same = a->view.ndim == wanted->ndim;

@@ -171,7 +171,8 @@ def rotate(
     inverse = check.flag("inverse", inverse)
     if rope._varies:
         seq = q.shape[_arguments.along(q, seq_axis)]
-        rope = rope.at(check.sequence_length(seq_len, positions, offset, seq))
+        where, first = counted(positions, offset, seq)
+        rope = rope.at(check.sequence_length(seq_len, None if where is None else where.detach(), first, seq))
     elif seq_len is not None:
         check.integer("seq_len", seq_len, 1)
     watched = (*given, positions) if isinstance(positions, Tensor) else given
