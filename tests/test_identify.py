@@ -264,3 +264,12 @@ def test_wrap_hf_says_what_it_cannot_do() -> None:
     torch = pytest.importorskip("torch")
     with pytest.raises(TypeError, match=r"forward must take \(x, position_ids\), got Linear\(input\)"):
         wrap_hf(torch.nn.Linear(1, 1))
+
+
+def test_a_part_of_interleaved_pairs_by_the_base_of_the_head() -> None:
+    """Proportional frequencies of a few leading pairs are those of a small base: no YaRN has a ramp there."""
+    rope = posenc.Rope(128, layout="interleaved", base=500000.0, scaling=scaling.Proportional(0.25))
+    found = identify(lambda x, p: rope(x, positions=p), 128)
+    assert found.ok
+    x = np.ones((1, 1, 5, 128), np.float32)
+    np.testing.assert_allclose(found.rope(x, offset=3000), rope(x, offset=3000), atol=2e-3)

@@ -242,8 +242,8 @@ def _yarn(base: float, factor: float, width: int, t: Floats, ramp: Any) -> Itera
     lengths = [2**k for k in range(8, 22)] + [1000 * 2**k for k in range(12)]
     for truncate in (True, False):
         for length in lengths:
-            ends = correction_range(32.0, 1.0, width, base, length, truncate)
-            if max(abs(ends[0] - low), abs(ends[1] - high)) <= (0.25 if truncate else 0.02):
+            ends = _ends(32.0, 1.0, width, base, length, truncate)
+            if ends is not None and max(abs(ends[0] - low), abs(ends[1] - high)) <= (0.25 if truncate else 0.02):
                 note = "every original_max_position_embeddings with the same ends of the ramp gives the same" * truncate
                 yield "yarn", base, scalings.Yarn(factor, length, truncate=truncate), note
                 break
@@ -255,6 +255,14 @@ def _yarn(base: float, factor: float, width: int, t: Floats, ramp: Any) -> Itera
         yield from _other_betas(base, factor, width, (round(low), round(high)))
 
 
+def _ends(fast: float, slow: float, width: int, base: float, length: int, truncate: bool) -> tuple[float, float] | None:
+    """Return the ends of a ramp, or None where no pair would lie on it."""
+    try:
+        return correction_range(fast, slow, width, base, length, truncate)
+    except ValueError:
+        return None
+
+
 def _other_betas(
     base: float, factor: float, width: int, ends: tuple[int, int]
 ) -> Iterator[tuple[str, float, Any, str]]:
@@ -262,7 +270,7 @@ def _other_betas(
     for length in (4096, 8192, 2048, 32768, 16384, 65536, 131072):
         for fast in (32.0, 16.0, 64.0, 128.0):
             for slow in (1.0, 2.0, 4.0, 0.5):
-                if correction_range(fast, slow, width, base, length, True) == ends:
+                if _ends(fast, slow, width, base, length, True) == ends:
                     note = "other lengths and betas with the same ends of the ramp give the same"
                     yield "yarn", base, scalings.Yarn(factor, length, fast, slow), note
                     return
