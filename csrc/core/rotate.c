@@ -177,7 +177,7 @@ static int share_angles(struct pe_plan *plans) {
     if (run.row) {
         int n = pe_group_runs(plans, PE_TOGETHER);
         for (int k = 0; k < n; k++)
-            if (plans->dtype == PE_F16 && plans[k].together > 1)
+            if (plans->size == 2 && plans[k].together > 1)
                 plans[k].soon = (ptrdiff_t)pe_plan_run_rows(plans, PE_SOON_BYTES) * run.x;
         return n;
     }

@@ -120,10 +120,10 @@ PE_FN void PE_NAME(interleaved_head)(const char *x, char *y, ptrdiff_t gap, cons
     }
 
 /* Heads of just `vectors` vectors a half: their angles are read, or dealt out to pairs, once for all that share them. */
-PE_FN void PE_NAME(half_shared)(const struct pe_run *run, size_t vectors) {
+PE_FN void PE_NAME(half_shared)(const struct pe_run *run, size_t vectors, int stream) {
     PE_NAME(angles) by;
     PE_EACH_HEAD(vectors * PE_LANES, PE_NAME(half_angles)(&by, cos, sin, vectors, PE_LANES),
-                 PE_NAME(half_step)(x, y, gap, &by, vectors, PE_LANES, 0))
+                 PE_NAME(half_step)(x, y, gap, &by, vectors, PE_LANES, stream))
 }
 
 PE_FN void PE_NAME(interleaved_angles)(PE_NAME(angles) * by, const PE_R *cos, const PE_R *sin, size_t vectors) {
@@ -131,25 +131,29 @@ PE_FN void PE_NAME(interleaved_angles)(PE_NAME(angles) * by, const PE_R *cos, co
         by->c[k] = PE_OP(dup)(cos), by->s[k] = PE_OP(dup)(sin);
 }
 
-PE_FN void PE_NAME(interleaved_shared)(const struct pe_run *run, size_t vectors) {
+PE_FN void PE_NAME(interleaved_shared)(const struct pe_run *run, size_t vectors, int stream) {
     PE_NAME(angles) by;
     PE_EACH_HEAD(vectors * PE_LANES, PE_NAME(interleaved_angles)(&by, cos, sin, 2 * vectors),
-                 PE_NAME(interleaved_step)((const PE_T *)x, (PE_T *)y, by.c, by.s, 2 * vectors, PE_LANES, 0))
+                 PE_NAME(interleaved_step)((const PE_T *)x, (PE_T *)y, by.c, by.s, 2 * vectors, PE_LANES, stream))
 }
 
 /* A head of the usual size, 128 elements, takes less time without loops. Where angles are more than registers hold they are
- * worth keeping for a second head only. */
+ * worth keeping for a second head only, or for stores past the caches, which want a head in one piece (0.75 to 0.95 of the
+ * time). */
 #define PE_RUN(head, pairs_, stream) PE_EACH_HEAD(pairs_, (void)0, head(x, y, gap, cos, sin, pairs, stream))
-#define PE_RUNS(head, shared)                                                                                \
-    if (PE_CASES && run->stream)                                                                             \
-        PE_RUN(head, run->pairs, 1)                                                                          \
-    else if (PE_CASES && run->pairs == PE_TURN * PE_LANES && (PE_TURN == TURN_VECTORS || run->together > 1)) \
-        shared(run, PE_TURN);                                                                                \
-    else if (PE_CASES && run->pairs == PE_TURN / 2 * PE_LANES)                                               \
-        shared(run, PE_TURN / 2);                                                                            \
-    else if (PE_CASES && run->pairs == 64)                                                                   \
-        PE_RUN(head, 64, 0)                                                                                  \
-    else                                                                                                     \
+#define PE_IS_WHOLE(run, vectors)    (PE_CASES && (run)->pairs == (vectors) * PE_LANES)
+#define PE_RUNS(head, shared)                                                                      \
+    if (run->stream && PE_TURN > TURN_VECTORS && PE_IS_WHOLE(run, PE_TURN))                        \
+        shared(run, PE_TURN, 1);                                                                   \
+    else if (PE_CASES && run->stream)                                                              \
+        PE_RUN(head, run->pairs, 1)                                                                \
+    else if (PE_IS_WHOLE(run, PE_TURN) && (PE_TURN == TURN_VECTORS || run->together > 1))          \
+        shared(run, PE_TURN, 0);                                                                   \
+    else if (PE_IS_WHOLE(run, PE_TURN / 2))                                                        \
+        shared(run, PE_TURN / 2, 0);                                                               \
+    else if (PE_CASES && (PE_TURN * PE_LANES != 64 || PE_TURN > TURN_VECTORS) && run->pairs == 64) \
+        PE_RUN(head, 64, 0)                                                                        \
+    else                                                                                           \
         PE_RUN(head, run->pairs, 0)
 
 PE_KERNEL void PE_NAME(half)(const struct pe_run *run){PE_RUNS(PE_NAME(half_head), PE_NAME(half_shared))}
@@ -158,5 +162,6 @@ PE_KERNEL void PE_NAME(interleaved)(const struct pe_run *run) {
     PE_RUNS(PE_NAME(interleaved_head), PE_NAME(interleaved_shared))
 }
 #undef PE_RUNS
+#undef PE_IS_WHOLE
 #undef PE_RUN
 #undef PE_EACH_HEAD
