@@ -273,3 +273,16 @@ def test_a_part_of_interleaved_pairs_by_the_base_of_the_head() -> None:
     assert found.ok
     x = np.ones((1, 1, 5, 128), np.float32)
     np.testing.assert_allclose(found.rope(x, offset=3000), rope(x, offset=3000), atol=2e-3)
+
+
+def test_what_is_expected_need_not_be_a_rope() -> None:
+    """It was not compared at all, and nothing said so."""
+    blocks, other = axes.axial_blocks(32, base=100.0), axes.axial_blocks(32, base=500.0)
+
+    def turn(x: Any, where: Any) -> Any:
+        return blocks(x, positions=where)
+
+    assert identify(turn, 32, expected=identify(turn, 32, axes=2).rope).ok
+    found = identify(turn, 32, expected=other)
+    assert not found.ok
+    assert "differs from the expected BlockRope" in found.notes[-1]

@@ -120,7 +120,10 @@ def _sharper(rope: Rope, probes: Probes, layout: _pairs.Layout, measured: Measur
 def against(found: Identification, probes: Probes, expected: Any) -> Identification:
     """Name the difference to the rotation that it should be."""
     if not isinstance(expected, Rope):
-        return found
+        if found.rope == expected:
+            return found
+        note = f"differs from the expected {type(expected).__name__}, and faults are known of a Rope alone"
+        return replace(found, ok=False, notes=(*found.notes, note))
     if expected.head_dim != probes.head_dim:
         raise ValueError(f"expected must have head_dim {probes.head_dim}, got {expected.head_dim}")
     faults = [f for f in found.faults if f.fault == "state"]
