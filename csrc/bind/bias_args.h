@@ -20,8 +20,9 @@ typedef struct {
     PyObject *result; /* owned */
 } pe_bias_call;
 
-void pe_bias_begin(pe_bias_call *call, PyObject *module);
-void pe_bias_clear(pe_bias_call *call);
+/* what `run` returns of a fresh call, which is cleared after it */
+typedef PyObject *pe_bias_runner(pe_bias_call *call, PyObject *const *args);
+PyObject *pe_with_bias_call(PyObject *module, PyObject *const *args, pe_bias_runner *run);
 /* the scores are there, x or y; check their axes, and fill `bias` */
 int pe_parse_bias(pe_bias_call *call, PyObject *where, PyObject *mask, PyObject *term);
 

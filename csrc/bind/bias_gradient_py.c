@@ -3,6 +3,14 @@
 
 #include "../core/cut.h"
 
+/* gradient, where, mask, term, which both begin with */
+static int parse(pe_bias_call *call, PyObject *const *args) {
+    call->x_name = "gradient";
+    if (pe_array_float(call->state, args[0], "gradient", &call->x) < 0) return -1;
+    call->have_x = true;
+    return pe_parse_bias(call, args[1], args[2], args[3]);
+}
+
 static PyObject *share_heads(pe_bias_call *call, pe_span *span, bool apart, PyObject *defer_above, PyObject *threads) {
     const pe_view *g = &call->x.view;
     size_t bytes = pe_elements(g) * pe_itemsize(g->dtype), count;
@@ -26,10 +34,7 @@ static enum pe_status sum(void *context, size_t start, size_t stop, pe_poll *pol
 }
 
 static PyObject *run_gradient(pe_bias_call *call, PyObject *const *args) {
-    call->x_name = "gradient";
-    if (pe_array_float(call->state, args[0], "gradient", &call->x) < 0) return NULL;
-    call->have_x = true;
-    if (pe_parse_bias(call, args[1], args[2], args[3]) < 0) return NULL;
+    if (parse(call, args) < 0) return NULL;
     call->sums = PyArray_DATA((PyArrayObject *)args[4]);
     return share_heads(call, sum, true, args[5], args[6]);
 }
@@ -37,11 +42,7 @@ static PyObject *run_gradient(pe_bias_call *call, PyObject *const *args) {
 /* sums: float64, contiguous, of the shape that core names; for a lookup the table only gives its shape */
 PyObject *pe_py_bias_gradient(PyObject *module, PyObject *const *args, Py_ssize_t n) {
     (void)n;
-    pe_bias_call call;
-    pe_bias_begin(&call, module);
-    PyObject *result = run_gradient(&call, args);
-    pe_bias_clear(&call);
-    return result;
+    return pe_with_bias_call(module, args, run_gradient);
 }
 
 /* ---- relative_gradient(gradient, where, mask, term, first, second, defer_above, threads) ---- */
@@ -65,10 +66,7 @@ static enum pe_status sum_content(void *context, size_t start, size_t stop, pe_p
 }
 
 static PyObject *run_relative_gradient(pe_bias_call *call, PyObject *const *args) {
-    call->x_name = "gradient";
-    if (pe_array_float(call->state, args[0], "gradient", &call->x) < 0) return NULL;
-    call->have_x = true;
-    if (pe_parse_bias(call, args[1], args[2], args[3]) < 0) return NULL;
+    if (parse(call, args) < 0) return NULL;
     if (pe_parse_relative_sums(call->state, args[4], args[5], &call->x.view, &call->relative, &call->content_sums) < 0)
         return NULL;
     const pe_relative_sums *to = &call->content_sums;
@@ -79,9 +77,5 @@ static PyObject *run_relative_gradient(pe_bias_call *call, PyObject *const *args
 /* first, second: float64, the last axis contiguous, of the shapes that core names, or None where nothing is asked for */
 PyObject *pe_py_relative_gradient(PyObject *module, PyObject *const *args, Py_ssize_t n) {
     (void)n;
-    pe_bias_call call;
-    pe_bias_begin(&call, module);
-    PyObject *result = run_relative_gradient(&call, args);
-    pe_bias_clear(&call);
-    return result;
+    return pe_with_bias_call(module, args, run_relative_gradient);
 }

@@ -225,19 +225,19 @@ static int check_outputs(const pe_bias_call *call) {
 
 /* ---- add_bias(scores or None, out or None, where, mask, term, defer_above, threads) ---- */
 
-void pe_bias_begin(pe_bias_call *call, PyObject *module) {
-    memset(call, 0, sizeof *call);
-    call->state = pe_get_state(module);
-}
-
-void pe_bias_clear(pe_bias_call *call) {
-    pe_array_clear(&call->x);
-    pe_array_clear(&call->y);
-    pe_array_clear(&call->table);
-    pe_relative_clear(&call->relative);
-    pe_positions_clear(&call->query);
-    pe_positions_clear(&call->key);
-    Py_XDECREF(call->result);
+PyObject *pe_with_bias_call(PyObject *module, PyObject *const *args, pe_bias_runner *run) {
+    pe_bias_call call;
+    memset(&call, 0, sizeof call);
+    call.state = pe_get_state(module);
+    PyObject *result = run(&call, args);
+    pe_array_clear(&call.x);
+    pe_array_clear(&call.y);
+    pe_array_clear(&call.table);
+    pe_relative_clear(&call.relative);
+    pe_positions_clear(&call.query);
+    pe_positions_clear(&call.key);
+    Py_XDECREF(call.result);
+    return result;
 }
 
 static int parse(pe_bias_call *call, PyObject *const *args) {
@@ -303,9 +303,5 @@ static PyObject *run(pe_bias_call *call, PyObject *const *args) {
 
 PyObject *pe_py_add_bias(PyObject *module, PyObject *const *args, Py_ssize_t n) {
     (void)n;
-    pe_bias_call call;
-    pe_bias_begin(&call, module);
-    PyObject *result = run(&call, args);
-    pe_bias_clear(&call);
-    return result;
+    return pe_with_bias_call(module, args, run);
 }

@@ -16,6 +16,9 @@ typedef __m512 F;
 typedef __m512d D;
 typedef __m512i W;
 
+#define PE_EIGHT(op) g_##op
+#include "eight_lanes.inc.h"
+
 PE_FN __mmask32 first(size_t n) { /* n < 32 */
     return (__mmask32)((1u << n) - 1);
 }
@@ -71,12 +74,8 @@ PE_FN F f_count2(int32_t start) { /* start, start + 2, .. */
     const __m512i lanes = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     return _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_set1_epi32(start), lanes));
 }
-/* loads take 0.6 to 0.8 of the time of the instructions that gather, on a Zen 4 */
-PE_FN __m256 gather_eight(const float *t, const int32_t *i) {
-    return _mm256_setr_ps(t[i[0]], t[i[1]], t[i[2]], t[i[3]], t[i[4]], t[i[5]], t[i[6]], t[i[7]]);
-}
 PE_FN F f_gather(const float *t, const int32_t *index) {
-    return _mm512_insertf32x8(_mm512_castps256_ps512(gather_eight(t, index)), gather_eight(t, index + 8), 1);
+    return _mm512_insertf32x8(_mm512_castps256_ps512(g_gather(t, index)), g_gather(t, index + 8), 1);
 }
 PE_FN F f_swap(F x) {
     return _mm512_permute_ps(x, 0xb1);

@@ -35,39 +35,8 @@ PE_FN void stn_f16g(uint16_t *p, G x, size_t n) {
 PE_FN void sts_f16g(uint16_t *p, G x) {
     _mm_stream_si128((__m128i *)p, g_to_f16(x));
 }
-PE_FN G g_set(float x) {
-    return _mm256_set1_ps(x);
-}
-PE_FN G g_add(G x, G y) {
-    return _mm256_add_ps(x, y);
-}
 PE_FN G g_sub(G x, G y) {
     return _mm256_fmsub_ps(x, _mm256_set1_ps(1.0f), y);
-}
-PE_FN G g_mul(G x, G y) {
-    return _mm256_mul_ps(x, y);
-}
-PE_FN G g_abs(G x) {
-    return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
-}
-PE_FN G g_count(int32_t start) { /* start, start + 1, .. */
-    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    return _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_set1_epi32(start), lanes));
-}
-PE_FN G g_gather(const float *t, const int32_t *index) {
-    return gather_eight(t, index);
-}
-PE_FN G g_swap(G x) {
-    return _mm256_permute_ps(x, 0xb1);
-}
-PE_FN G g_addsub(G x, G y) {
-    return _mm256_fmaddsub_ps(x, _mm256_set1_ps(1.0f), y);
-}
-PE_FN G g_spread(__m128 x) { /* x0 x0 x1 x1 .. */
-    return _mm256_permutevar8x32_ps(_mm256_castps128_ps256(x), _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
-}
-PE_FN G g_dup(const float *p) {
-    return g_spread(_mm_loadu_ps(p));
 }
 PE_FN G g_dupn(const float *p, size_t n) {
     return g_spread(_mm_maskz_loadu_ps((__mmask8)first(n), p));

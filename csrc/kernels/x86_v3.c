@@ -68,44 +68,15 @@ PE_FN void sts_f32(float *p, F x) {
 PE_FN void sts_f16(uint16_t *p, F x) {
     _mm_stream_si128((__m128i *)p, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
-PE_FN F f_set(float x) {
-    return _mm256_set1_ps(x);
-}
-PE_FN F f_add(F x, F y) {
-    return _mm256_add_ps(x, y);
-}
+#define PE_EIGHT(op) f_##op
+#include "eight_lanes.inc.h"
+
 PE_FN F f_sub(F x, F y) {
     return _mm256_sub_ps(x, y);
-}
-PE_FN F f_mul(F x, F y) {
-    return _mm256_mul_ps(x, y);
-}
-PE_FN F f_abs(F x) {
-    return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
-}
-PE_FN F f_count(int32_t start) { /* start, start + 1, .. */
-    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    return _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_set1_epi32(start), lanes));
 }
 PE_FN F f_count2(int32_t start) { /* start, start + 2, .. */
     const __m256i lanes = _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14);
     return _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_set1_epi32(start), lanes));
-}
-/* loads take half of the time of the instructions that gather, on a Zen 4 */
-PE_FN F f_gather(const float *t, const int32_t *i) {
-    return _mm256_setr_ps(t[i[0]], t[i[1]], t[i[2]], t[i[3]], t[i[4]], t[i[5]], t[i[6]], t[i[7]]);
-}
-PE_FN F f_swap(F x) {
-    return _mm256_permute_ps(x, 0xb1);
-}
-PE_FN F f_addsub(F x, F y) { /* x*1 is exact: one rounding, as if there were no product */
-    return _mm256_fmaddsub_ps(x, _mm256_set1_ps(1.0f), y);
-}
-PE_FN F f_spread(__m128 x) { /* x0 x0 x1 x1 .. */
-    return _mm256_permutevar8x32_ps(_mm256_castps128_ps256(x), _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
-}
-PE_FN F f_dup(const float *p) {
-    return f_spread(_mm_loadu_ps(p));
 }
 PE_FN F f_dupn(const float *p, size_t n) {
     return f_spread(_mm_maskload_ps(p, _mm256_castsi256_si128(first(n))));

@@ -98,9 +98,8 @@ def _distances(buckets: int, max_distance: int) -> tuple[int, ...]:
 
 def distance_index(bidirectional: bool, num_buckets: int, max_distance: int) -> tuple[npt.NDArray[np.int32], int]:
     """Return the bucket of each distance that is not clamped, int32, and the first of these distances."""
-    reach = _bounds(bidirectional, num_buckets, max_distance)[
-        -1
-    ]  # checked first: 1 and 32.0 would find True and 32 kept
+    # checked before it is looked up: 1 and 32.0 would find what is kept for True and 32
+    reach = _bounds(bidirectional, num_buckets, max_distance)[-1]
     return _index(bool(bidirectional), int(num_buckets), int(max_distance), reach)
 
 
