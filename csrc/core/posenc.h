@@ -127,7 +127,7 @@ enum pe_status pe_table(const struct pe_kernels *kernels, const pe_frequencies *
                         const pe_view *cos, const pe_view *sin, bool stream, pe_poll *poll, void *context);
 
 /* The rows of one tile, on the stack of the call that walks the tiles. */
-enum { PE_TILE_BYTES = 16384, PE_TILE_ROWS = PE_RUN_MOST, PE_CHUNK_PAIRS = 1024 };
+enum { PE_TILE_BYTES = 16384, PE_TILE_ROWS = 64, PE_CHUNK_PAIRS = 1024 };
 struct pe_tile {
     PE_ALIGNED(64) char cos_rows[PE_TILE_BYTES];
     PE_ALIGNED(64) char sin_rows[PE_TILE_BYTES];

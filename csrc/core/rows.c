@@ -34,6 +34,26 @@ double pe_position(const pe_positions *p, int axis, size_t batch, size_t j) {
     return (double)pe_int_position(p, axis, batch, j);
 }
 
+/* n positions from j on as float64 */
+static void load_positions(const pe_positions *p, int axis, size_t batch, size_t j, size_t n, double *at) {
+    const char *from = position_address(p, axis, batch, j);
+    int64_t start = p->kind == PE_RANGE ? pe_int_position(p, axis, batch, j) : 0;
+    switch (p->kind) {
+        case PE_RANGE:
+            for (size_t i = 0; i < n; i++) at[i] = (double)(start + (int64_t)i);
+            break;
+        case PE_INT32:
+            for (size_t i = 0; i < n; i++, from += p->stride) at[i] = (double)*(const int32_t *)from;
+            break;
+        case PE_INT64:
+            for (size_t i = 0; i < n; i++, from += p->stride) at[i] = (double)*(const int64_t *)from;
+            break;
+        case PE_FLOAT64:
+            for (size_t i = 0; i < n; i++, from += p->stride) at[i] = *(const double *)from;
+            break;
+    }
+}
+
 void pe_frequencies_seal(pe_frequencies *freq) {
     for (int axis = 0; axis < PE_MAX_AXES; axis++) freq->fastest[axis] = 0;
     for (size_t i = 0; i < freq->pairs; i++) {
@@ -73,11 +93,13 @@ static enum pe_status check_angles(const struct check *check, int axis, size_t b
         double end = start + (double)(check->seq - 1);
         return fabs(start) * check->fastest < limit && fabs(end) * check->fastest < limit ? PE_OK : PE_POSITION;
     }
-    double largest = 0;
-    for (; n > 0; n--, j++) {
-        double p = fabs(pe_position(check->positions, axis, batch, j));
-        largest = p <= largest ? largest : p; /* a NaN stays */
-        if (!(largest * check->fastest < limit)) return PE_POSITION;
+    double at[PE_TILE_ROWS];
+    for (size_t some; n > 0; n -= some, j += some) {
+        bool within = true; /* not so with a NaN */
+        some = pe_min(n, PE_TILE_ROWS);
+        load_positions(check->positions, axis, batch, j, some, at);
+        for (size_t i = 0; i < some; i++) within &= fabs(at[i]) * check->fastest < limit;
+        if (!within) return PE_POSITION;
     }
     return PE_OK;
 }
@@ -137,7 +159,7 @@ enum pe_status pe_check_rows(const pe_positions *positions, size_t batch, size_t
 
 void pe_turns_begin(const struct pe_kernels *kernels, const pe_frequencies *freq, size_t rows, size_t first,
                     size_t count, enum pe_dtype dtype, struct pe_turns *turns) {
-    const double times[PE_RUN_TURNS] = {1, 2, 3, 4};
+    const double times[PE_RUN_TURNS] = {1, 2, 3, 4, PE_RUN_STRIP};
     double scale = fabs(freq->scale);
     turns->ready = dtype == PE_F32 && rows >= PE_WORTH_TURNS && !freq->axis_of_freq && !freq->as_float32 &&
                    scale > 0x1p-60 && scale < 0x1p60;
@@ -159,17 +181,19 @@ void pe_turns_begin(const struct pe_kernels *kernels, const pe_frequencies *freq
  * what it was when the steps are taken away again. */
 static bool count_up(enum pe_position_kind kind, const double *at, size_t n) {
     if (kind == PE_RANGE) return true;
-    for (size_t i = 1; i < n; i++)
-        if (at[i] != at[0] + (double)i) return false;
-    for (size_t i = 1; i < n && kind == PE_FLOAT64; i++)
-        if (at[i] - (double)i != at[0]) return false;
-    return true;
+    bool up = at[n - 1] == at[0] + (double)(n - 1);
+    for (size_t i = 1; i < n && up; i += 32) { /* without a branch for each */
+        for (size_t k = i; k < pe_min(n, i + 32); k++) up &= at[k] == at[0] + (double)k;
+        if (kind == PE_FLOAT64)
+            for (size_t k = i; k < pe_min(n, i + 32); k++) up &= at[k] - (double)k == at[0];
+    }
+    return up;
 }
 
 void pe_make_rows(const struct pe_kernels *kernels, const pe_frequencies *freq, const struct pe_turns *turns,
                   const pe_positions *positions, size_t batch, size_t j, size_t n, size_t first, size_t count,
                   const struct pe_row_target *to) {
-    double at[PE_TILE_ROWS], each[PE_CHUNK_PAIRS];
+    double at[PE_RUN_MOST], each[PE_CHUNK_PAIRS];
     struct pe_sincos job = {.position = at,
                             .inv_freq = freq->inv_freq + first,
                             .scale = freq->as_float32 ? (double)(float)freq->scale : freq->scale,
@@ -182,10 +206,8 @@ void pe_make_rows(const struct pe_kernels *kernels, const pe_frequencies *freq, 
                             .pairs = count};
     pe_sincos_kernel *kernel = to->wide ? kernels->sincos_f64 : to->zipped ? kernels->sincos_zip : kernels->sincos_f32;
     if (freq->axis_of_freq == NULL) {
-        for (size_t row = 0; row < n; row++) {
-            double p = pe_position(positions, 0, batch, j + row);
-            at[row] = freq->as_float32 ? (double)(float)p : p;
-        }
+        load_positions(positions, 0, batch, j, n, at);
+        for (size_t row = 0; row < n && freq->as_float32; row++) at[row] = (double)(float)at[row];
         struct pe_sincos_run run = {.rows = job, .turn_step = count, .zipped = to->zipped};
         if (turns && turns->ready && n > PE_RUN_TURNS && count_up(positions->kind, at, n))
             run.turn = turns->turn, kernels->sincos_run(&run);
@@ -195,10 +217,12 @@ void pe_make_rows(const struct pe_kernels *kernels, const pe_frequencies *freq, 
     }
     job.each = each, job.rows = 1;
     for (size_t row = 0; row < n; row++) {
-        for (size_t i = 0; i < count; i++) {
-            double p = pe_position(positions, freq->axis_of_freq[first + i], batch, j + row);
-            each[i] = freq->as_float32 ? (double)(float)p : p;
+        double on[PE_MAX_AXES];
+        for (int axis = 0; axis < freq->axes; axis++) {
+            double p = pe_position(positions, axis, batch, j + row);
+            on[axis] = freq->as_float32 ? (double)(float)p : p;
         }
+        for (size_t i = 0; i < count; i++) each[i] = on[freq->axis_of_freq[first + i]];
         kernel(&job);
         job.cos += to->cos_step, job.sin += to->sin_step;
     }
@@ -300,7 +324,7 @@ enum pe_status pe_table(const struct pe_kernels *kernels, const pe_frequencies *
     /* rows go straight to where they belong unless an output is strided, streamed, or float64 of float32 angles */
     bool direct = !stream && cos->stride[2] == (ptrdiff_t)size && sin->stride[2] == (ptrdiff_t)size &&
                   !(freq->as_float32 && cos->dtype == PE_F64);
-    size_t tile_rows = direct ? PE_TILE_ROWS : pe_tile_rows(cos->dtype, freq->pairs);
+    size_t tile_rows = direct ? PE_RUN_MOST : pe_tile_rows(cos->dtype, freq->pairs);
     for (size_t first = 0; first < freq->pairs; first += PE_CHUNK_PAIRS) {
         size_t count = pe_min(PE_CHUNK_PAIRS, freq->pairs - first);
         if (direct) pe_turns_begin(kernels, freq, seq, first, count, cos->dtype, &turns);
