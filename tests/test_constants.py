@@ -155,8 +155,8 @@ def test_rows_turned_are_made_again_in_time(header: str) -> None:
 
     A turn adds its own error (a float64 ulp each of cos and sin, below 1) and the roundings of two products and two
     sums, 2^-53 of the length that each two of them have at any scale; 256 rows are fifteen turns by a strip of sixteen,
-    three by four and one more, from a first row that is as near as a turn and whose scaling is rounded too. The other way errs by its
-    polynomials, and by roundings of which 2^-51 is more than enough.
+    three by four and one more, from a first row that is as near as a turn and whose scaling is rounded too. The other
+    way errs by its polynomials, and by roundings of which 2^-51 is more than enough.
     """
     own, rounded = mp.sqrt(2) * mp.ldexp(1, -53), mp.ldexp(1, -53)
     run = own + rounded + 19 * (own + 2 * rounded)

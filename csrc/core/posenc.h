@@ -67,7 +67,7 @@ void pe_float32_powers(double base, size_t rotary_dim, double *powers);
 bool pe_overlap(const pe_view *a, const pe_view *b); /* some byte belongs to both */
 bool pe_overlaps_itself(const pe_view *v);           /* some byte belongs to two elements */
 
-/* ---- rows.c ---- */
+/* ---- positions.c and rows.c ---- */
 
 /* The positions of a call: an array, or ranges that count up by one.
  * Position of (axis, batch row, j) = element at data + axis*axis_stride + batch*batch_stride + j*stride; for a range the

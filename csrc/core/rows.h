@@ -20,6 +20,8 @@ static inline bool pe_stop(pe_poll *poll, void *context, size_t *polled, size_t 
 /* Whether kernels can read any number of rows in a row where they lie: contiguous, cos and sin with the same step. */
 bool pe_rows_lie_ready(const pe_rows *rows);
 int64_t pe_int_position(const pe_positions *positions, int axis, size_t batch, size_t j);
+/* n positions from j on as float64 */
+void pe_load_positions(const pe_positions *positions, int axis, size_t batch, size_t j, size_t n, double *at);
 
 /* Where n rows of cosines and sines go, in float64 or float32; zipped as sincos_zip does it (one axis, float32). */
 struct pe_row_target {

@@ -18,9 +18,7 @@
 #define PE_PREFETCH(p)  __builtin_prefetch(p, 0, 3)
 #define PE_PREFETCH2(p) __builtin_prefetch(p, 0, 2) /* into the second cache */
 #define PE_ALIGNED(n)   __attribute__((aligned(n)))
-#define PE_LOWEST(bits) ((unsigned)__builtin_ctz(bits)) /* where the lowest bit that is set stands */
 #elif defined(_MSC_VER)
-#include <intrin.h>
 #define PE_TARGET(list)
 #define PE_INLINE       static __forceinline
 #define PE_NOINLINE     __declspec(noinline)
@@ -28,12 +26,6 @@
 #define PE_PREFETCH(p)  ((void)(p))
 #define PE_PREFETCH2(p) ((void)(p))
 #define PE_ALIGNED(n)   __declspec(align(n))
-#define PE_LOWEST(bits) pe_lowest(bits)
-static inline unsigned pe_lowest(unsigned bits) {
-    unsigned long at;
-    _BitScanForward(&at, bits);
-    return at;
-}
 #else
 #define PE_TARGET(list)
 #define PE_INLINE static inline
@@ -42,13 +34,18 @@ static inline unsigned pe_lowest(unsigned bits) {
 #define PE_PREFETCH(p)  ((void)(p))
 #define PE_PREFETCH2(p) ((void)(p))
 #define PE_ALIGNED(n)
-#define PE_LOWEST(bits) pe_lowest(bits)
+#endif
+
+/* Where the lowest bit that is set stands. */
 static inline unsigned pe_lowest(unsigned bits) {
+#ifdef __GNUC__
+    return (unsigned)__builtin_ctz(bits);
+#else
     unsigned at = 0;
     while (!(bits >> at & 1)) at++;
     return at;
-}
 #endif
+}
 
 #if defined(__x86_64__) || defined(_M_X64)
 #define PE_X86_64 1

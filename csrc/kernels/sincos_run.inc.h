@@ -102,7 +102,7 @@ PE_FN void run_again(const struct sincos_run *run, size_t row, enum sincos_form 
     size_t pairs = run->job.pairs;
     for (size_t i = 0; i < pairs; i += PL)
         for (unsigned again = run->again[i / PL]; again; again &= again - 1)
-            sincos_rest_f32(&run->job, &run->turns, row + PE_LOWEST(again), 1, i, form);
+            sincos_rest_f32(&run->job, &run->turns, row + pe_lowest(again), 1, i, form);
 }
 
 /* Below what results are made again: by the scale, but for slow angles, where it keeps clear of what float32 has no exponent
