@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import mpmath as mp
 import numpy as np
@@ -212,7 +213,7 @@ def test_rows_in_a_run_have_the_bits_of_rows_alone(base: float) -> None:
     """Positions that count up, hard ones among them, against the same positions in another order; and the truth."""
     inv_freq = base ** (-np.arange(0, 38, 2) / 38)
     for hard in (0, *hard_positions(float(inv_freq[5]), range(8, 31), int(LIMIT))[-3:].astype(np.int64)):
-        positions = np.arange(hard - 100, hard + 100)
+        positions = np.arange(hard - 150, hard + 150)
         positions = positions[np.abs(positions) < LIMIT]
         shuffled = np.random.default_rng(0).permutation(len(positions))
         run, alone = posenc.rotary_table(positions, inv_freq), posenc.rotary_table(positions[shuffled], inv_freq)
@@ -220,7 +221,7 @@ def test_rows_in_a_run_have_the_bits_of_rows_alone(base: float) -> None:
         for i, found in enumerate(run):
             np.testing.assert_array_equal(found[shuffled].view(np.int32), alone[i].view(np.int32))
             np.testing.assert_array_equal(found.view(np.int32), np.concatenate([h[i] for h in halves]).view(np.int32))
-    assert_tables_exact(positions[80:120], inv_freq)
+    assert_tables_exact(positions[130:170], inv_freq)
 
 
 @pytest.mark.parametrize("pairs", [1, 2, 3, 5, 7, 8, 13, 40])
@@ -243,6 +244,36 @@ def test_hard_positions_on_several_axes() -> None:
     for dtype, bits, bound in DTYPES:
         tables = posenc.rotary_table(positions, inv_freq, axis_of_freq=axis_of_freq, dtype=dtype)
         assert_within(tables, truth, bits, bound)
+
+
+SECTIONS = {  # pairs of an axis in stretches, long or short, in turns, and with some left over
+    "thirds": [0] * 16 + [1] * 24 + [2] * 24,
+    "halves": [0] * 20 + [1] * 20,
+    "short": [0, 0, 1, 1, 1, 0, 2],
+    "in turns": [0, 1, 2] * 20 + [0] * 4,
+    "one that is not the first": [1] * 16,
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("sections", SECTIONS.values(), ids=list(SECTIONS))
+def test_pairs_on_several_axes_have_the_bits_of_pairs_alone(sections: list[int], dtype: Any) -> None:
+    """However rows of several axes are made, each pair is what a table of its own frequency and positions has."""
+    axis_of_freq = np.array(sections)
+    inv_freq = 10000.0 ** (-np.arange(len(sections)) / len(sections))
+    counting = np.arange(300)
+    for axes in (
+        (counting, counting + 5, counting),
+        (counting, counting // 7 + 2**20, counting % 7),
+        (counting + 0.25, counting[::-1], counting / 3),
+    ):
+        positions = np.stack(axes[: max(sections) + 1])
+        tables = posenc.rotary_table(positions, inv_freq, axis_of_freq=axis_of_freq, dtype=dtype)
+        for i, axis in enumerate(sections):
+            shuffled = np.random.default_rng(i).permutation(counting)
+            alone = posenc.rotary_table(positions[axis, shuffled], inv_freq[i : i + 1], dtype=dtype)
+            for table, column in zip(tables, alone, strict=True):
+                assert table[shuffled, i].tobytes() == column[:, 0].tobytes()
 
 
 def test_tiny_angles() -> None:

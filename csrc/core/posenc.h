@@ -67,7 +67,7 @@ void pe_float32_powers(double base, size_t rotary_dim, double *powers);
 bool pe_overlap(const pe_view *a, const pe_view *b); /* some byte belongs to both */
 bool pe_overlaps_itself(const pe_view *v);           /* some byte belongs to two elements */
 
-/* ---- rows.c ---- */
+/* ---- positions.c and rows.c ---- */
 
 /* The positions of a call: an array, or ranges that count up by one.
  * Position of (axis, batch row, j) = element at data + axis*axis_stride + batch*batch_stride + j*stride; for a range the
@@ -127,7 +127,7 @@ enum pe_status pe_table(const struct pe_kernels *kernels, const pe_frequencies *
                         const pe_view *cos, const pe_view *sin, bool stream, pe_poll *poll, void *context);
 
 /* The rows of one tile, on the stack of the call that walks the tiles. */
-enum { PE_TILE_BYTES = 16384, PE_TILE_ROWS = PE_RUN_MOST, PE_CHUNK_PAIRS = 1024 };
+enum { PE_TILE_BYTES = 16384, PE_TILE_ROWS = 64, PE_CHUNK_PAIRS = 1024 };
 struct pe_tile {
     PE_ALIGNED(64) char cos_rows[PE_TILE_BYTES];
     PE_ALIGNED(64) char sin_rows[PE_TILE_BYTES];

@@ -15,25 +15,6 @@ size_t pe_tile_rows(enum pe_dtype dtype, size_t pairs) {
     return row ? pe_min(PE_TILE_ROWS, PE_TILE_BYTES / row) : PE_TILE_ROWS;
 }
 
-static int64_t load_int(const pe_positions *p, const char *at) {
-    if (p->kind == PE_INT32) return *(const int32_t *)at;
-    return *(const int64_t *)at;
-}
-
-static const char *position_address(const pe_positions *p, int axis, size_t batch, size_t j) {
-    return p->data + axis * p->axis_stride + (ptrdiff_t)batch * p->batch_stride + (ptrdiff_t)j * p->stride;
-}
-
-int64_t pe_int_position(const pe_positions *p, int axis, size_t batch, size_t j) {
-    int64_t value = load_int(p, position_address(p, axis, batch, j));
-    return p->kind == PE_RANGE ? value + p->from + (int64_t)j : value;
-}
-
-double pe_position(const pe_positions *p, int axis, size_t batch, size_t j) {
-    if (p->kind == PE_FLOAT64) return *(const double *)position_address(p, axis, batch, j);
-    return (double)pe_int_position(p, axis, batch, j);
-}
-
 void pe_frequencies_seal(pe_frequencies *freq) {
     for (int axis = 0; axis < PE_MAX_AXES; axis++) freq->fastest[axis] = 0;
     for (size_t i = 0; i < freq->pairs; i++) {
@@ -42,105 +23,29 @@ void pe_frequencies_seal(pe_frequencies *freq) {
     }
 }
 
-/* ---- checks ---- */
+/* Pairs of one axis are made together where they stand in stretches as long as this, on average. */
+enum { LONG_STRETCH = 8 };
 
-enum { CHECK_AT_ONCE = 1 << 17 }; /* a MiB of int64 or float64 positions */
-
-/* A range is checked by its start and its length, which also keeps its sums from overflowing. */
-static size_t read_of_a_row(const pe_positions *positions, size_t seq) {
-    return positions->kind == PE_RANGE ? pe_min(seq, 1) : seq;
+/* where the stretch of pairs that begins at i ends, all on one axis */
+static size_t stretch_end(const pe_frequencies *freq, size_t i, size_t end) {
+    if (freq->axis_of_freq == NULL) return end;
+    size_t k = i + 1;
+    while (k < end && freq->axis_of_freq[k] == freq->axis_of_freq[i]) k++;
+    return k;
 }
 
-size_t pe_positions_read(const pe_positions *positions, int axes, size_t batch, size_t seq) {
-    return (size_t)axes * batch * read_of_a_row(positions, seq);
+static bool in_stretches(const pe_frequencies *freq, size_t first, size_t count) {
+    size_t stretches = 0, end = first + count;
+    for (size_t i = first; i < end; i = stretch_end(freq, i, end)) stretches++;
+    return stretches == 1 || stretches * LONG_STRETCH <= count;
 }
-
-/* What stays the same from part to part of a check. */
-struct check {
-    const pe_positions *positions;
-    size_t seq;
-    double fastest; /* on this axis, and at least 1: |position| itself is bounded too */
-    int64_t rows;   /* of the table */
-    const int64_t *skipped;
-    int64_t *bad;
-};
-typedef enum pe_status check_part(const struct check *check, int axis, size_t batch, size_t j, size_t n);
-
-static enum pe_status check_angles(const struct check *check, int axis, size_t batch, size_t j, size_t n) {
-    const double limit = 2147483648.0;
-    if (check->positions->kind == PE_RANGE) {
-        double start = (double)load_int(check->positions, position_address(check->positions, axis, batch, 0));
-        double end = start + (double)(check->seq - 1);
-        return fabs(start) * check->fastest < limit && fabs(end) * check->fastest < limit ? PE_OK : PE_POSITION;
-    }
-    double largest = 0;
-    for (; n > 0; n--, j++) {
-        double p = fabs(pe_position(check->positions, axis, batch, j));
-        largest = p <= largest ? largest : p; /* a NaN stays */
-        if (!(largest * check->fastest < limit)) return PE_POSITION;
-    }
-    return PE_OK;
-}
-
-static enum pe_status check_rows(const struct check *check, int axis, size_t batch, size_t j, size_t n) {
-    bool range = check->positions->kind == PE_RANGE;
-    for (; n > 0; n--, j++) {
-        int64_t row = load_int(check->positions, position_address(check->positions, axis, batch, j));
-        if (range && row >= 0 && row < check->rows && (int64_t)check->seq > check->rows - row) row = check->rows;
-        if (row < 0 || row >= check->rows) {
-            if (check->skipped && !range && row == *check->skipped) continue;
-            *check->bad = row;
-            return PE_OUT_OF_TABLE;
-        }
-    }
-    return PE_OK;
-}
-
-/* the check of one axis, in parts between which it may stop */
-static enum pe_status check_axis(const struct check *check, check_part *part, int axis, size_t batch, size_t *polled,
-                                 pe_poll *poll, void *context) {
-    size_t each = read_of_a_row(check->positions, check->seq);
-    for (size_t b = 0; b < batch; b++)
-        for (size_t j = 0; j < each; j += CHECK_AT_ONCE) {
-            size_t n = pe_min(CHECK_AT_ONCE, each - j);
-            enum pe_status status = part(check, axis, b, j, n);
-            if (status != PE_OK) return status;
-            *polled += n;
-            if (poll == NULL || *polled < CHECK_AT_ONCE) continue;
-            *polled = 0;
-            if (poll(context)) return PE_STOPPED;
-        }
-    return PE_OK;
-}
-
-enum pe_status pe_check_positions(const pe_frequencies *freq, const pe_positions *positions, size_t batch, size_t seq,
-                                  pe_poll *poll, void *context) {
-    struct check check = {.positions = positions, .seq = seq};
-    size_t polled = 0;
-    enum pe_status status = PE_OK;
-    for (int axis = 0; axis < freq->axes && status == PE_OK; axis++) {
-        check.fastest = freq->fastest[axis] > 1 ? freq->fastest[axis] : 1;
-        status = check_axis(&check, check_angles, axis, batch, &polled, poll, context);
-    }
-    return status;
-}
-
-enum pe_status pe_check_rows(const pe_positions *positions, size_t batch, size_t seq, size_t table_rows,
-                             const int64_t *skipped, int64_t *bad, pe_poll *poll, void *context) {
-    struct check check = {
-        .positions = positions, .seq = seq, .rows = (int64_t)table_rows, .skipped = skipped, .bad = bad};
-    size_t polled = 0;
-    return check_axis(&check, check_rows, 0, batch, &polled, poll, context);
-}
-
-/* ---- rows ---- */
 
 void pe_turns_begin(const struct pe_kernels *kernels, const pe_frequencies *freq, size_t rows, size_t first,
                     size_t count, enum pe_dtype dtype, struct pe_turns *turns) {
-    const double times[PE_RUN_TURNS] = {1, 2, 3, 4};
+    const double times[PE_RUN_TURNS] = {1, 2, 3, 4, PE_RUN_STRIP};
     double scale = fabs(freq->scale);
-    turns->ready = dtype == PE_F32 && rows >= PE_WORTH_TURNS && !freq->axis_of_freq && !freq->as_float32 &&
-                   scale > 0x1p-60 && scale < 0x1p60;
+    turns->ready = dtype == PE_F32 && rows >= PE_WORTH_TURNS && !freq->as_float32 && scale > 0x1p-60 &&
+                   scale < 0x1p60 && in_stretches(freq, first, count);
     if (!turns->ready) return;
     ptrdiff_t step = (ptrdiff_t)(2 * count * sizeof *turns->turn);
     struct pe_sincos job = {.position = times,
@@ -159,48 +64,88 @@ void pe_turns_begin(const struct pe_kernels *kernels, const pe_frequencies *freq
  * what it was when the steps are taken away again. */
 static bool count_up(enum pe_position_kind kind, const double *at, size_t n) {
     if (kind == PE_RANGE) return true;
-    for (size_t i = 1; i < n; i++)
-        if (at[i] != at[0] + (double)i) return false;
-    for (size_t i = 1; i < n && kind == PE_FLOAT64; i++)
-        if (at[i] - (double)i != at[0]) return false;
-    return true;
+    bool up = at[n - 1] == at[0] + (double)(n - 1);
+    for (size_t i = 1; i < n && up; i += 32) { /* without a branch for each */
+        for (size_t k = i; k < pe_min(n, i + 32); k++) up &= at[k] == at[0] + (double)k;
+        if (kind == PE_FLOAT64)
+            for (size_t k = i; k < pe_min(n, i + 32); k++) up &= at[k] - (double)k == at[0];
+    }
+    return up;
+}
+
+/* What makes rows and where they go: all pairs of a chunk from `first` on, n positions of a batch row from j on. */
+struct making {
+    const struct pe_kernels *kernels;
+    const pe_frequencies *freq;
+    const pe_positions *positions;
+    const struct pe_turns *turns;
+    const struct pe_row_target *to;
+    pe_sincos_kernel *kernel;
+    struct pe_sincos job;
+    size_t batch, j, first;
+};
+
+/* Pairs i .. end, which share an axis: every row has one position. */
+static void make_stretch(const struct making *make, size_t i, size_t end) {
+    double at[PE_RUN_MOST];
+    const struct pe_row_target *to = make->to;
+    struct pe_sincos_run run = {.rows = make->job, .turn_step = make->job.pairs, .zipped = to->zipped};
+    size_t n = run.rows.rows, skip = i * (to->wide ? sizeof(double) : to->zipped ? 2 * sizeof(float) : sizeof(float));
+    int axis = make->freq->axis_of_freq ? make->freq->axis_of_freq[make->first + i] : 0;
+    pe_load_positions(make->positions, axis, make->batch, make->j, n, at);
+    for (size_t row = 0; row < n && make->freq->as_float32; row++) at[row] = (double)(float)at[row];
+    run.rows.position = at, run.rows.inv_freq += i, run.rows.pairs = end - i;
+    run.rows.cos += skip, run.rows.sin += skip;
+    if (make->turns && make->turns->ready && n > PE_RUN_TURNS && count_up(make->positions->kind, at, n))
+        run.turn = make->turns->turn + i, make->kernels->sincos_run(&run);
+    else
+        make->kernel(&run.rows);
+}
+
+/* Pairs whose axes go in turns: a position for each of them, row after row. */
+static void make_mixed(const struct making *make) {
+    double on[PE_MAX_AXES], each[PE_CHUNK_PAIRS];
+    struct pe_sincos job = make->job;
+    job.position = job.each = each, job.rows = 1;
+    for (size_t row = 0; row < make->job.rows; row++) {
+        for (int axis = 0; axis < make->freq->axes; axis++) {
+            double p = pe_position(make->positions, axis, make->batch, make->j + row);
+            on[axis] = job.as_float32 ? (double)(float)p : p;
+        }
+        for (size_t i = 0; i < job.pairs; i++) each[i] = on[make->freq->axis_of_freq[make->first + i]];
+        make->kernel(&job);
+        job.cos += job.cos_step, job.sin += job.sin_step;
+    }
 }
 
 void pe_make_rows(const struct pe_kernels *kernels, const pe_frequencies *freq, const struct pe_turns *turns,
                   const pe_positions *positions, size_t batch, size_t j, size_t n, size_t first, size_t count,
                   const struct pe_row_target *to) {
-    double at[PE_TILE_ROWS], each[PE_CHUNK_PAIRS];
-    struct pe_sincos job = {.position = at,
-                            .inv_freq = freq->inv_freq + first,
-                            .scale = freq->as_float32 ? (double)(float)freq->scale : freq->scale,
-                            .as_float32 = freq->as_float32,
-                            .cos = to->cos,
-                            .sin = to->sin,
-                            .cos_step = to->cos_step,
-                            .sin_step = to->sin_step,
-                            .rows = n,
-                            .pairs = count};
-    pe_sincos_kernel *kernel = to->wide ? kernels->sincos_f64 : to->zipped ? kernels->sincos_zip : kernels->sincos_f32;
-    if (freq->axis_of_freq == NULL) {
-        for (size_t row = 0; row < n; row++) {
-            double p = pe_position(positions, 0, batch, j + row);
-            at[row] = freq->as_float32 ? (double)(float)p : p;
-        }
-        struct pe_sincos_run run = {.rows = job, .turn_step = count, .zipped = to->zipped};
-        if (turns && turns->ready && n > PE_RUN_TURNS && count_up(positions->kind, at, n))
-            run.turn = turns->turn, kernels->sincos_run(&run);
-        else
-            kernel(&job);
+    struct making make = {.kernels = kernels,
+                          .freq = freq,
+                          .positions = positions,
+                          .turns = turns,
+                          .to = to,
+                          .job = {.inv_freq = freq->inv_freq + first,
+                                  .scale = freq->as_float32 ? (double)(float)freq->scale : freq->scale,
+                                  .as_float32 = freq->as_float32,
+                                  .cos = to->cos,
+                                  .sin = to->sin,
+                                  .cos_step = to->cos_step,
+                                  .sin_step = to->sin_step,
+                                  .rows = n,
+                                  .pairs = count},
+                          .batch = batch,
+                          .j = j,
+                          .first = first};
+    make.kernel = to->wide ? kernels->sincos_f64 : to->zipped ? kernels->sincos_zip : kernels->sincos_f32;
+    if (!in_stretches(freq, first, count)) {
+        make_mixed(&make);
         return;
     }
-    job.each = each, job.rows = 1;
-    for (size_t row = 0; row < n; row++) {
-        for (size_t i = 0; i < count; i++) {
-            double p = pe_position(positions, freq->axis_of_freq[first + i], batch, j + row);
-            each[i] = freq->as_float32 ? (double)(float)p : p;
-        }
-        kernel(&job);
-        job.cos += to->cos_step, job.sin += to->sin_step;
+    for (size_t i = 0, end; i < count; i = end) {
+        end = stretch_end(freq, first + i, first + count) - first;
+        make_stretch(&make, i, end);
     }
 }
 
@@ -300,7 +245,7 @@ enum pe_status pe_table(const struct pe_kernels *kernels, const pe_frequencies *
     /* rows go straight to where they belong unless an output is strided, streamed, or float64 of float32 angles */
     bool direct = !stream && cos->stride[2] == (ptrdiff_t)size && sin->stride[2] == (ptrdiff_t)size &&
                   !(freq->as_float32 && cos->dtype == PE_F64);
-    size_t tile_rows = direct ? PE_TILE_ROWS : pe_tile_rows(cos->dtype, freq->pairs);
+    size_t tile_rows = direct ? PE_RUN_MOST : pe_tile_rows(cos->dtype, freq->pairs);
     for (size_t first = 0; first < freq->pairs; first += PE_CHUNK_PAIRS) {
         size_t count = pe_min(PE_CHUNK_PAIRS, freq->pairs - first);
         if (direct) pe_turns_begin(kernels, freq, seq, first, count, cos->dtype, &turns);

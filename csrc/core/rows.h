@@ -20,6 +20,8 @@ static inline bool pe_stop(pe_poll *poll, void *context, size_t *polled, size_t 
 /* Whether kernels can read any number of rows in a row where they lie: contiguous, cos and sin with the same step. */
 bool pe_rows_lie_ready(const pe_rows *rows);
 int64_t pe_int_position(const pe_positions *positions, int axis, size_t batch, size_t j);
+/* n positions from j on as float64 */
+void pe_load_positions(const pe_positions *positions, int axis, size_t batch, size_t j, size_t n, double *at);
 
 /* Where n rows of cosines and sines go, in float64 or float32; zipped as sincos_zip does it (one axis, float32). */
 struct pe_row_target {
@@ -32,11 +34,11 @@ struct pe_turns {
     bool ready;
     PE_ALIGNED(64) double turn[2 * PE_RUN_TURNS * PE_CHUNK_PAIRS];
 };
-/* For calls that make `rows` of them; fewer than PE_WORTH_TURNS are not worth it, which takes four. */
+/* For calls that make `rows` of them; fewer than PE_WORTH_TURNS are not worth it, which takes five. */
 enum { PE_WORTH_TURNS = 32 };
 void pe_turns_begin(const struct pe_kernels *kernels, const pe_frequencies *freq, size_t rows, size_t first,
                     size_t count, enum pe_dtype dtype, struct pe_turns *turns);
-/* n <= PE_TILE_ROWS rows from position j on, pairs `first` .. first + count, count <= PE_CHUNK_PAIRS. `turns` is NULL, or
+/* n <= PE_RUN_MOST rows from position j on, pairs `first` .. first + count, count <= PE_CHUNK_PAIRS. `turns` is NULL, or
  * made for this chunk; then rows do not overlap. */
 void pe_make_rows(const struct pe_kernels *kernels, const pe_frequencies *freq, const struct pe_turns *turns,
                   const pe_positions *positions, size_t batch, size_t j, size_t n, size_t first, size_t count,

@@ -140,7 +140,7 @@ enum pe_status pe_sinusoid_table(const struct pe_kernels *kernels, const pe_sinu
     struct pe_sinusoid_tile tile;
     size_t polled = 0, size = pe_itemsize(s->dtype), seq = (size_t)out->shape[1], pairs = s->freq->pairs;
     bool direct = !stream && out->stride[2] == (ptrdiff_t)size && s->how.sines == s->how.cosines && kernels_can(s);
-    size_t tile_rows = direct ? PE_TILE_ROWS : pe_sinusoid_tile_rows(s);
+    size_t tile_rows = direct ? PE_RUN_MOST : pe_sinusoid_tile_rows(s);
     struct pe_turns turns; /* for one chunk */
     turns.ready = false;
     if (direct && is_whole(s)) pe_turns_begin(kernels, s->freq, seq, 0, pairs, s->dtype, &turns);

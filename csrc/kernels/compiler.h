@@ -36,6 +36,17 @@
 #define PE_ALIGNED(n)
 #endif
 
+/* Where the lowest bit that is set stands. */
+static inline unsigned pe_lowest(unsigned bits) {
+#ifdef __GNUC__
+    return (unsigned)__builtin_ctz(bits);
+#else
+    unsigned at = 0;
+    while (!(bits >> at & 1)) at++;
+    return at;
+#endif
+}
+
 #if defined(__x86_64__) || defined(_M_X64)
 #define PE_X86_64 1
 #elif defined(__aarch64__) || defined(_M_ARM64)

@@ -113,9 +113,9 @@ typedef void pe_sincos_kernel(const struct pe_sincos *rows);
 
 /* Rows of float32 cosines and sines at positions that count up by one, with the bits of sincos_f32 (sincos_zip where zipped
  * is set). rows.position holds all of them, PE_RUN_MOST at most; each is NULL, as_float32 zero, 2^-60 < |scale| < 2^60.
- * `turn` holds the cosines, then the sines, of inv_freq, in float64 as sincos_f64 makes them, then those of 2, 3 and 4 times
- * inv_freq; turn_step from one to the next. Unlike other rows those of a run may not overlap. */
-enum { PE_RUN_MOST = 64, PE_RUN_TURNS = 4 };
+ * `turn` holds the cosines, then the sines, of inv_freq, in float64 as sincos_f64 makes them, then those of 2, 3, 4 and
+ * PE_RUN_STRIP times inv_freq; turn_step from one to the next. Unlike other rows those of a run may not overlap. */
+enum { PE_RUN_MOST = 256, PE_RUN_STRIP = 16, PE_RUN_TURNS = 5 };
 struct pe_sincos_run {
     struct pe_sincos rows;
     const double *turn;

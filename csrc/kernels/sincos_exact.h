@@ -24,7 +24,7 @@
 
 /* Runs of rows (sincos_run.inc.h): results below LEAST, or closer to a middle between two float32 than so many units, are
  * made again. */
-#define PE_RUN_LEAST 0x1.5p-11
+#define PE_RUN_LEAST 0x1.9p-11
 #define PE_RUN_DOUBT 0x1p18
 
 /* pi/2 */

@@ -2,9 +2,10 @@
  *
  * A row is the one before it turned by its frequencies, in float64: four products a pair, where an angle of its own takes
  * fourteen. The first row of a run is that of sincos_f64. Of each four rows three are the first one turned once, twice and
- * three times, and the next four begin with it turned four times. A turn keeps the length of the error of (cos, sin) and
- * adds less than 2^-51.2 to it (the turn's own error, two roundings each), so those of PE_RUN_MOST rows are below 2^-47.1 of
- * their scale, which the first row has already.
+ * three times, and the next four begin with it turned four times; a strip of rows begins with the first row of the strip
+ * before it, turned as often as a strip is long. A turn keeps the length of the error of (cos, sin) and adds less than
+ * 2^-51.2 to it (the turn's own error, two roundings each), so those of PE_RUN_MOST rows, nineteen turns at most, are below
+ * 2^-46.9 of their scale, which the first row has already.
  *
  * The bits are those of sincos_f32 and sincos_zip, wherever a run begins. What these round to float32 has a relative error
  * below 2^-35.6; here, of numbers from PE_RUN_LEAST on, another 2^-36.5. Together that is less than PE_RUN_DOUBT units of a
@@ -23,7 +24,7 @@
  */
 /* A strip's rows are written in blocks of pairs, whose turns then come from the first cache. More rows at once take longer
  * where they are short, fewer where they are long. */
-enum { RUN_TURNS = PE_RUN_TURNS, RUN_STRIP = 16, RUN_BLOCKS = SINCOS_BLOCK / PL };
+enum { RUN_STRIP = PE_RUN_STRIP, RUN_TURNS = PE_RUN_TURNS - 1, RUN_BLOCKS = SINCOS_BLOCK / PL };
 
 struct sincos_run {
     struct pe_sincos job; /* of up to SINCOS_BLOCK pairs */
@@ -83,8 +84,10 @@ PE_FN void run_pairs(struct sincos_run *run, size_t row, size_t count, size_t i,
             sincos_store_pairs(to_cos, to_sin, fc, fs, i, n, form);
             again |= (unsigned)run_suspect(c, s, fc, fs, least) << (first + k);
         }
-        run_turn(run, RUN_TURNS, i, n, &cos, &sin);
+        if (first + RUN_TURNS < count) run_turn(run, RUN_TURNS, i, n, &cos, &sin);
     }
+    cos = p_ld(run->cos + i, PL), sin = p_ld(run->sin + i, PL);
+    run_turn(run, RUN_TURNS + 1, i, n, &cos, &sin);
     p_st_f64(run->cos + i, cos, PL), p_st_f64(run->sin + i, sin, PL);
     run->again[i / PL] = (uint16_t)again;
 }
@@ -97,11 +100,9 @@ PE_KERNEL PE_NOINLINE void run_rest(struct sincos_run *run, size_t row, size_t c
 
 PE_FN void run_again(const struct sincos_run *run, size_t row, enum sincos_form form) {
     size_t pairs = run->job.pairs;
-    for (size_t i = 0; i < pairs; i += PL) {
-        size_t j = row;
-        for (unsigned again = run->again[i / PL]; again; again >>= 1, j++)
-            if (again & 1) sincos_rest_f32(&run->job, &run->turns, j, 1, i, form);
-    }
+    for (size_t i = 0; i < pairs; i += PL)
+        for (unsigned again = run->again[i / PL]; again; again &= again - 1)
+            sincos_rest_f32(&run->job, &run->turns, row + pe_lowest(again), 1, i, form);
 }
 
 /* Below what results are made again: by the scale, but for slow angles, where it keeps clear of what float32 has no exponent

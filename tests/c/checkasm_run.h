@@ -6,7 +6,7 @@
 
 /* the turns of a run, by the level's own float64 rows */
 static void draw_turns(const struct pe_kernels *kernels, const double *inv_freq, size_t pairs, double *turn) {
-    static const double times[PE_RUN_TURNS] = {1, 2, 3, 4};
+    static const double times[PE_RUN_TURNS] = {1, 2, 3, 4, PE_RUN_STRIP};
     struct pe_sincos job = {.position = times,
                             .inv_freq = inv_freq,
                             .scale = 1,
@@ -30,6 +30,7 @@ static double draw_start(struct source *s) {
 static double draw_turning(struct source *s, double start) {
     double p = start + (double)draw(s, trial.rows), turns = floor(fabs(p) / 2 * draw_unit(s));
     if (one_in(s, 20)) return one_in(s, 2) ? 0 : ldexp(draw_unit(s), -(int)draw(s, 1070));
+    if (one_in(s, 10)) return 0x1p31 * draw_unit(s) / fmax(1, fmax(fabs(start), fabs(start + (double)trial.rows)));
     return p != 0 && one_in(s, 3) ? turns * half_pi / p : draw_frequency(s, 1);
 }
 
@@ -88,7 +89,8 @@ static void try_runs(const struct pe_kernels *kernels, struct source *s) {
         for (size_t pairs = 0; pairs <= most_pairs; pairs++) {
             draw_layout(s, 8);
             trial.pairs = one_in(s, 50) ? 512 + draw(s, 200) : pairs;
-            trial.rows = 1 + draw(s, PE_RUN_MOST), trial.scale = one_in(s, 3) ? draw_unit(s) - 0.5 : 1;
+            trial.rows = 1 + draw(s, trial.pairs <= most_pairs && one_in(s, 6) ? PE_RUN_MOST : 4 * PE_RUN_STRIP);
+            trial.scale = one_in(s, 3) ? draw_unit(s) - 0.5 : 1;
             try_run(kernels, which % 2, s);
         }
     }
