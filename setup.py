@@ -39,6 +39,8 @@ class BuildExt(build_ext):
     """Add the flags of the compiler at hand, and of the switches."""
 
     def build_extensions(self) -> None:  # noqa: D102
+        import numpy  # here: pip asks setup.py twice before it builds, and needs no headers for that
+
         kind = self.compiler.compiler_type if self.compiler.compiler_type in FLAGS else "unix"
         flags, link = list(FLAGS[kind]), list(LINK[kind])
         if kind == "unix":
@@ -55,6 +57,7 @@ class BuildExt(build_ext):
             # some Pythons hand extensions their own library folder, which no wheel may name
             self.compiler.linker_so = [w for w in self.compiler.linker_so if not w.startswith("-Wl,-rpath")]
         for extension in self.extensions:
+            extension.include_dirs.append(numpy.get_include())
             extension.extra_compile_args = flags
             extension.extra_link_args = link
         super().build_extensions()

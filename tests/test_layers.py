@@ -16,6 +16,7 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import posenc
@@ -42,7 +43,7 @@ MAY_INCLUDE = {
     "bind": (
         {"bind", "core"},
         {
-            *("Python.h", "stdbool.h"),
+            *("Python.h", "numpy/arrayobject.h"),
             *("math.h", "stdint.h", "stdio.h", "stdlib.h", "string.h", "time.h", "intrin.h"),
         },
     ),
@@ -135,8 +136,8 @@ def compiler() -> str:
 @pytest.mark.builds
 @named([path for path in C_FILES if path.suffix == ".c"])
 def test_compiles_alone(path: Path, compiler: str, tmp_path: Path) -> None:
-    """No configuration, no flags, no warning; only bind is shown where Python is."""
-    folders = [sysconfig.get_path("include")] if path.parent.name == "bind" else []
+    """No configuration, no flags, no warning; only bind is shown where Python and NumPy are."""
+    folders = [sysconfig.get_path("include"), np.get_include()] if path.parent.name == "bind" else []
     output = tmp_path / "alone.o"
     command = [compiler, "-std=c11", "-Wall", "-Wextra", "-Werror", *(f"-I{folder}" for folder in folders)]
     done = subprocess.run([*command, "-c", path, "-o", output], capture_output=True, text=True, check=False)

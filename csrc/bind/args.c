@@ -18,7 +18,7 @@ const char *pe_shape_text(const pe_view *v, char *buffer, size_t size) {
 static bool is_bfloat16(pe_state *state, PyArray_Descr *descr) {
     PyTypeObject *known = PE_LOAD(&state->bfloat16);
     if (descr->typeobj == known) return true;
-    if (known || descr->type_num < NPY_USERDEF || descr->elsize != 2) return false;
+    if (known || !PyTypeNum_ISUSERDEF(descr->type_num) || PyDataType_ELSIZE(descr) != 2) return false;
     PyObject *name = PyObject_GetAttrString((PyObject *)descr->typeobj, "__name__");
     bool same = name && PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, "bfloat16") == 0;
     Py_XDECREF(name);

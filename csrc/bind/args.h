@@ -5,7 +5,17 @@
 #ifndef PE_ARGS_H
 #define PE_ARGS_H
 
-#include "numpy_abi.h"
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdio.h> /* NumPy uses FILE, which the limited API does not bring */
+
+#define NPY_NO_DEPRECATED_API  NPY_2_0_API_VERSION
+#define NPY_TARGET_VERSION     NPY_2_0_API_VERSION
+#define PY_ARRAY_UNIQUE_SYMBOL posenc_numpy
+#ifndef PE_IMPORTS_NUMPY
+#define NO_IMPORT_ARRAY
+#endif
+#include <numpy/arrayobject.h>
 
 #include "../core/posenc.h"
 

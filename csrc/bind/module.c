@@ -1,4 +1,5 @@
 /* The module: its functions, its state, and the choice of kernels, once. */
+#define PE_IMPORTS_NUMPY
 #include <stdlib.h>
 
 #include "../core/dispatch.h"
@@ -94,7 +95,7 @@ static int choose_kernels(pe_state *state) {
 
 static int module_exec(PyObject *module) {
     pe_state *state = pe_get_state(module);
-    if (pe_import_numpy() < 0 || choose_kernels(state) < 0) return -1;
+    if (PyArray_ImportNumPyAPI() < 0 || choose_kernels(state) < 0) return -1;
     state->current_level = PyUnicode_InternFromString("_current_level");
     state->call_type = pe_make_call_type(module);
     return state->current_level && state->call_type ? 0 : -1;
