@@ -133,18 +133,27 @@ static void rotate_run(const struct pe_walk *walk, const struct pe_plan *plan, c
 
 /* ---- the walk ---- */
 
+/* a look at the first two: rows whose positions do not go on like that are made by themselves all the same */
+static bool begins_counting(const pe_positions *positions, size_t batch, size_t j, size_t n) {
+    return n > 1 && pe_position(positions, 0, batch, j + 1) == pe_position(positions, 0, batch, j) + 1;
+}
+
 /* Where many rows are made and positions count up, they are made one from another. */
 static void enter(struct pe_walk *walk, const struct pe_plan *plan, size_t batch, size_t j, size_t n,
                   struct pe_visit *run) {
     struct call *call = (struct call *)walk;
     const pe_rows *rows = call->rows;
-    const struct pe_turns *turns = call->turning ? &call->turns : NULL;
     (void)plan;
-    if (turns && call->turned != walk->first) {
-        pe_turns_begin(walk->kernels, rows->freq, walk->tile_rows, walk->first, walk->count, rows->dtype, &call->turns);
-        call->turned = walk->first;
+    if (!call->filled) {
+        bool turning = call->turning && begins_counting(&rows->positions, batch, j, n);
+        if (turning && call->turned != walk->first) {
+            pe_turns_begin(walk->kernels, rows->freq, walk->tile_rows, walk->first, walk->count, rows->dtype,
+                           &call->turns);
+            call->turned = walk->first;
+        }
+        pe_tile_fill(walk->kernels, rows, turning ? &call->turns : NULL, batch, j, n, walk->first, walk->count,
+                     &call->tile);
     }
-    if (!call->filled) pe_tile_fill(walk->kernels, rows, turns, batch, j, n, walk->first, walk->count, &call->tile);
     call->filled = true;
     run->cos = call->tile.cos, run->sin = call->tile.sin, run->row_step = call->tile.step;
 }
