@@ -78,3 +78,27 @@ print(codes == [0] * 20 and np.array_equal(rope(x), expected), codes)
 def test_forks_under_load() -> None:
     """Forked while another thread's call is split: the child has one thread and lives; the parent goes on."""
     assert run_python(FORKS, timeout=60).startswith("True")
+
+
+UNDER_WAY = """
+import os, signal, warnings
+import numpy as np, posenc
+warnings.simplefilter("ignore")
+posenc.set_num_threads(2)
+rope, x = posenc.Rope(2, layout="half"), np.ones((1 << 24, 2), np.float16)   # one pair: little memory for much work
+expected, forked, result = rope(x), [], "done"
+signal.signal(signal.SIGALRM, lambda number, frame: forked.append(os.fork()))
+signal.setitimer(signal.ITIMER_REAL, 0.01)
+try:
+    same = np.array_equal(rope(x), expected)
+except RuntimeError as error:
+    result = str(error)
+if forked == [0]:
+    os._exit(7 if "forked while other threads" in result and np.array_equal(rope(x), expected) else 1)
+print(result, same, os.waitstatus_to_exitcode(os.waitpid(forked[0], 0)[1]))
+"""
+
+
+def test_a_handler_that_forks() -> None:
+    """Forked by a signal's handler under way: the child learns that parts are missing, its parent has all."""
+    assert run_python(UNDER_WAY, timeout=60) == "done True 7"

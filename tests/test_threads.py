@@ -13,7 +13,7 @@ import torch
 
 import posenc
 from conftest import assert_same_bits, run_python
-from posenc import runtime
+from posenc import _core, runtime
 
 
 def race(work: Callable[[int], object], workers: int = 8) -> None:
@@ -99,6 +99,87 @@ print([n - counts[0] for n in counts[1:]])
 def test_when_workers_are_started() -> None:
     """Not by the import, nor by small calls; by large ones as many as are missing; and the process ends with them."""
     assert run_python(STARTED) == "[0, 0, 0, 2, 2, 2, 2, 2, 2, 3]"
+
+
+LOOP = """
+import os, time
+import numpy as np, posenc
+rope, x = posenc.Rope(128, layout="half"), np.ones((64, 40, 1, 128), np.float32)
+positions = 61 * np.arange(64)[:, None]
+expected, out = rope(x[:1], positions=positions[:1]), np.empty_like(x)
+before = len(os.listdir("/proc/self/task"))
+
+def loop(seconds, pause):
+    # how many threads there are after calls for so long, or until there are more
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end and len(os.listdir("/proc/self/task")) == before:
+        for _ in range(200):
+            rope(x, positions=positions, out=out)
+            time.sleep(pause)
+    return len(os.listdir("/proc/self/task")) - before
+
+posenc.set_num_threads(1)
+print(loop(0.1, 0), end=" ")
+posenc.set_num_threads(2)
+print(loop(0.1, 0.002), loop(20, 0), end=" ")
+whole = rope(x, positions=positions)
+same = True
+for i in range(2000):
+    out[...] = 0
+    rope(x, positions=positions, out=out)
+    same &= out.tobytes() == whole.tobytes()
+print(same and np.array_equal(whole[:1], expected))
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts threads as Linux shows them")
+def test_loops_of_calls_of_medium_length() -> None:
+    """20 us each: one thread starts no other, calls with pauses between them neither; a loop does, to the same bits."""
+    assert run_python(LOOP) == "0 0 1 True"
+
+
+def heads_first(heads: int, batch: int = 1) -> tuple[int, ...]:
+    return batch, heads, 96, 64
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+@pytest.mark.parametrize(
+    ("q_shape", "k_shape", "seq_axis"),
+    [
+        (heads_first(32), heads_first(8), -2),  # along the heads, four times as many of q
+        (heads_first(32), heads_first(1), -2),
+        (heads_first(1), heads_first(40), -2),  # k's heads are nobody's to cut by: along the sequence
+        (heads_first(16, 3), heads_first(4, 3), -2),  # along the batch
+        ((2, 96, 32, 64), (2, 96, 8, 64), -3),
+        ((96, 32, 64), (96, 8, 64), 0),  # packed
+        ((32, 32, 1, 128), (32, 8, 1, 128), -2),  # decode
+    ],
+    ids=str,
+)
+def test_parts_of_calls_of_medium_length(
+    q_shape: tuple[int, ...],
+    k_shape: tuple[int, ...],
+    seq_axis: int,
+    n: int,
+    threads: Callable[[int], None],
+    rng: np.random.Generator,
+) -> None:
+    """As a loop of such calls gets them, of arrays in each order in memory: to the bits of one thread."""
+    rope = posenc.Rope(q_shape[-1], layout="half")
+    batch, seq = q_shape[0], q_shape[seq_axis]
+    positions = rng.integers(0, 9999, seq if seq_axis == 0 else (batch, seq))
+    for order in "CF":
+        q, k = (np.asarray(rng.standard_normal(shape), np.float32, order=order) for shape in (q_shape, k_shape))
+        threads(1)
+        expected = rope(q, k, positions=positions, seq_axis=seq_axis)
+        threads(n)
+        found = runtime.on_threads(_core.rotate, rope._spec, q, k, None, positions, 0, seq_axis)
+        for one, other in zip(found, expected, strict=True):
+            assert_same_bits(one, other)
+        out = q.copy(order="K"), k.copy(order="K")
+        runtime.on_threads(_core.rotate, rope._spec, *out, out, positions, 0, seq_axis)
+        assert_same_bits(out[0], expected[0])
+        assert_same_bits(out[1], expected[1])
 
 
 # ---- how many threads ----

@@ -195,7 +195,7 @@ static PyObject *run_scatter(add_call *call, PyObject *const *args) {
     const pe_operation *op = &call->op;
     if (parse_scatter(call, args) < 0) return NULL;
     size_t bytes = pe_elements(&op->x[0].view) * pe_itemsize(op->x[0].view.dtype), threads;
-    PyObject *deferred = pe_defer(args[7], args[8], bytes, &threads);
+    PyObject *deferred = pe_defer(args[7], args[8], bytes, 1, &threads);
     if (deferred || PyErr_Occurred()) return deferred;
     size_t step = threads > 1 ? op->width / threads + 1 : op->width; /* a few columns each would be read badly */
     if (pe_run_steps(scatter_columns, call, op->width, step, bytes, threads) < 0) return NULL;
@@ -267,7 +267,8 @@ static PyObject *run_sinusoid(table_call *call, PyObject *const *args) {
     size_t seq = (size_t)call->positions.seq,
            bytes = batch * seq * call->sinusoid.how.dim * pe_itemsize(call->sinusoid.dtype);
     size_t threads;
-    PyObject *deferred = pe_defer(args[6], args[7], bytes, &threads);
+    size_t parts = pe_table_parts(batch, seq, bytes, args[4] == Py_None ? NULL : &call->out.view);
+    PyObject *deferred = pe_defer(args[6], args[7], bytes, parts, &threads);
     if (deferred || PyErr_Occurred()) return deferred;
     if (args[4] == Py_None && parse_out(call, Py_None) < 0) return NULL;
     call->stream = bytes > PE_STREAM_TABLE_BYTES;

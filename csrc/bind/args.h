@@ -111,6 +111,8 @@ int pe_require_rows(const pe_positions *positions, size_t batch, size_t seq, siz
 int pe_require_table(const char *name, PyObject *object, const pe_view *wanted, pe_state *state,
                      const pe_position_args *positions, pe_array *a);
 pe_view pe_three_axes(const pe_view *v);
+/* `parts` of pe_defer; `out` is one that is given, or NULL */
+size_t pe_table_parts(size_t batch, size_t seq, size_t bytes, const pe_view *out);
 
 int pe_parse_seq_axis(PyObject *object, int ndim, const char *name, const char *width_name, int *axis);
 const char *pe_shape_text(const pe_view *v, char *buffer, size_t size); /* "(2, 8, 128)" */
@@ -131,9 +133,22 @@ typedef enum pe_status pe_span(void *call, size_t start, size_t stop, pe_poll *p
 int pe_run(pe_span *span, void *call, size_t length, size_t bytes, size_t threads);
 /* The same in pieces of `step`, however many threads there are. */
 int pe_run_steps(pe_span *span, void *call, size_t length, size_t step, size_t bytes, size_t threads);
-/* The last arguments of a function: the number of bytes, as its result, where the work is deferred; NULL where it is to be done on
- * so many threads, or with an exception. */
-PyObject *pe_defer(PyObject *defer_above, PyObject *threads, size_t bytes, size_t *count);
+/* The last arguments of a function: the number of bytes, as its result, where the work is deferred, which is to be called
+ * again with the number of threads; NULL where it is to be done on so many threads, or with an exception. */
+PyObject *pe_defer(PyObject *defer_above, PyObject *threads, size_t bytes, size_t parts, size_t *count);
+/* `parts` of that: how many threads a call of medium length could give a part of its own. They lie together, and take 4 us
+ * or more: of two processors that have no cache in common each loses one where its part ends, since the other fetches what
+ * lies behind, and half of one when work is handed over; parts of 8 KiB between each other take twice as long as one thread. */
+enum { PE_PART_BYTES = 256 << 10, PE_MEDIUM_BYTES = 4 << 20 };
+/* a call that writes so many bytes, with as much work as float32 in place on so many bytes */
+static inline bool pe_is_medium(size_t bytes, size_t work) {
+    return work / PE_PART_BYTES > 1 && bytes <= PE_MEDIUM_BYTES;
+}
+static inline size_t pe_parts(size_t work, size_t length) {
+    return work / PE_PART_BYTES < length ? work / PE_PART_BYTES : length;
+}
+/* The axis that is outermost in memory, whose parts lie together; -1 where that is the last one, or there is none. */
+int pe_outer_axis(const pe_view *v);
 
 /* spec_py.c: what a Rope holds for C */
 typedef struct {
@@ -169,5 +184,6 @@ PyObject *pe_py_bias_gradient(PyObject *module, PyObject *const *args, Py_ssize_
 PyObject *pe_py_tally(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *pe_py_empty_like(PyObject *module, PyObject *x);
 PyObject *pe_py_runtime(PyObject *module, PyObject *ignored);
+PyObject *pe_py_forget_threads(PyObject *module, PyObject *ignored);
 
 #endif

@@ -14,7 +14,7 @@ static int parse(pe_bias_call *call, PyObject *const *args) {
 static PyObject *share_heads(pe_bias_call *call, pe_span *span, bool apart, PyObject *defer_above, PyObject *threads) {
     const pe_view *g = &call->x.view;
     size_t bytes = pe_elements(g) * pe_itemsize(g->dtype), count;
-    PyObject *deferred = pe_defer(defer_above, threads, bytes, &count);
+    PyObject *deferred = pe_defer(defer_above, threads, bytes, 1, &count);
     if (deferred || PyErr_Occurred()) return deferred;
     call->axis = g->ndim > 2 ? g->ndim - 3 : 0; /* without heads there is one piece */
     size_t length = (size_t)g->shape[call->axis];

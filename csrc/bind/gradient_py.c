@@ -158,7 +158,7 @@ static PyObject *rotate_gradient(gradient_call *call, PyObject *const *args) {
         return NULL;
     }
     size_t bytes = bytes_of(call), threads;
-    PyObject *deferred = pe_defer(args[8], args[9], bytes, &threads);
+    PyObject *deferred = pe_defer(args[8], args[9], bytes, 1, &threads);
     if (deferred || PyErr_Occurred()) return deferred;
     return run_blocks(call, bytes, threads) < 0 ? NULL : announce(call);
 }
@@ -224,7 +224,7 @@ static PyObject *table_gradient(gradient_call *call, PyObject *const *args) {
     call->cos = pe_three_axes(&call->wanted[0].view), call->sin = pe_three_axes(&call->wanted[1].view);
     call->axis = op->how.seq_axis;
     size_t bytes = bytes_of(call), threads;
-    PyObject *deferred = pe_defer(args[8], args[9], bytes, &threads);
+    PyObject *deferred = pe_defer(args[8], args[9], bytes, 1, &threads);
     if (deferred || PyErr_Occurred()) return deferred;
     if (pe_run(fill_rows, call, (size_t)pe_operation_seq(op), bytes, threads) < 0) return NULL;
     return announce(call);

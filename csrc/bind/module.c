@@ -79,6 +79,7 @@ static PyMethodDef methods[] = {
     FAST(relative_gradient, "relative_gradient(gradient, where, mask, term, first, second, defer_above, threads)"),
     {"empty_like", pe_py_empty_like, METH_O, "empty_like(x)"},
     {"runtime", pe_py_runtime, METH_NOARGS, "runtime()"},
+    {"forget_threads", pe_py_forget_threads, METH_NOARGS, "forget_threads()"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -177,21 +177,43 @@ static size_t total_bytes(const pe_operation *op) {
     return bytes;
 }
 
-/* Whether a call is cut along the batch: where that is longer than the sequence, and all operands share it. */
-static bool is_cut_along_batch(const pe_operation *op) {
+/* The axis that is outermost in all of them; one of length 1 is nobody's. */
+static int outer_axis(const pe_operation *op) {
+    int axis = pe_outer_axis(&op->x[0].view);
+    for (int i = 0; axis >= 0 && i < op->n; i++) {
+        const pe_view *x = &op->x[i].view, *y = op->have_y ? &op->y[i]->view : x;
+        if (x->shape[axis] > 1 && (pe_outer_axis(x) != axis || pe_outer_axis(y) != axis)) axis = -1;
+    }
+    return axis;
+}
+
+/* elements of 16 bits take as long as those of 32 */
+static size_t work_of(const pe_operation *op, size_t bytes) {
+    return pe_itemsize(op->x[0].view.dtype) < 4 ? 2 * bytes : bytes;
+}
+
+/* A call of medium length is cut along that axis, be it the heads'; a large one along the batch where that is longer than
+ * the sequence, and all operands share it, or else along the sequence: then rows are made once. */
+static int axis_to_cut(const pe_operation *op, size_t bytes) {
+    int outer = pe_is_medium(bytes, work_of(op, bytes)) ? outer_axis(op) : -1;
+    if (outer >= 0) return outer;
     ptrdiff_t batch = pe_operation_batch(op);
-    return batch > pe_operation_seq(op) && (op->n == 1 || op->x[1].view.shape[0] == batch);
+    bool along_batch = batch > pe_operation_seq(op) && (op->n == 1 || op->x[1].view.shape[0] == batch);
+    return along_batch ? 0 : op->how.seq_axis;
 }
 
 static enum pe_status work_on(void *call, size_t start, size_t stop, pe_poll *poll, void *context) {
     const pe_operation *op = call;
-    bool along_batch = is_cut_along_batch(op);
-    int axis = along_batch ? 0 : op->how.seq_axis;
-    bool whole = stop - start == (size_t)op->x[0].view.shape[axis];
+    int axis = op->axis;
+    size_t length = (size_t)op->x[0].view.shape[axis];
+    bool whole = stop - start == length, along_seq = axis == op->how.seq_axis;
     pe_view x[2], y[2];
-    pe_piece piece = {.batch = along_batch ? start : 0, .seq = along_batch ? 0 : start};
+    pe_piece piece = {.batch = axis == 0 && !along_seq ? start : 0, .seq = along_seq ? start : 0};
     for (int i = 0; i < op->n; i++) {
-        if (!whole) x[i] = pe_cut(&op->x[i].view, axis, start, stop), y[i] = pe_cut(&op->y[i]->view, axis, start, stop);
+        if (!whole) { /* q and k may have different numbers of heads */
+            size_t n = (size_t)op->x[i].view.shape[axis], from = start * n / length, to = stop * n / length;
+            x[i] = pe_cut(&op->x[i].view, axis, from, to), y[i] = pe_cut(&op->y[i]->view, axis, from, to);
+        }
         piece.operands[i].x = whole ? &op->x[i].view : &x[i];
         piece.operands[i].y = whole ? &op->y[i]->view : &y[i];
     }
@@ -200,8 +222,8 @@ static enum pe_status work_on(void *call, size_t start, size_t stop, pe_poll *po
 
 static int work(pe_operation *op, size_t bytes, size_t threads) {
     op->how.stream = bytes > PE_STREAM_BYTES;
-    ptrdiff_t length = is_cut_along_batch(op) ? pe_operation_batch(op) : pe_operation_seq(op);
-    return pe_run(work_on, op, (size_t)length, bytes, threads);
+    op->axis = threads > 1 ? axis_to_cut(op, bytes) : op->how.seq_axis;
+    return pe_run(work_on, op, (size_t)op->x[0].view.shape[op->axis], bytes, threads);
 }
 
 static int announce_writes(pe_operation *op) {
@@ -213,10 +235,17 @@ static int announce_writes(pe_operation *op) {
     return n == 2 && op->pair ? pe_tuple_written(op->state, op->pair) : pe_tensors_written(op->state, tensors, n);
 }
 
+/* into how many parts a call of medium length may be cut */
+static size_t parts_of(const pe_operation *op, size_t bytes) {
+    size_t work = work_of(op, bytes);
+    int axis = pe_is_medium(bytes, work) ? outer_axis(op) : -1;
+    return axis < 0 ? 1 : pe_parts(work, (size_t)op->x[0].view.shape[axis]);
+}
+
 /* defer_above, then the work, then the result */
 PyObject *pe_operation_finish(pe_operation *op, PyObject *defer_above, PyObject *threads) {
     size_t bytes = total_bytes(op), count;
-    PyObject *deferred = pe_defer(defer_above, threads, bytes, &count);
+    PyObject *deferred = pe_defer(defer_above, threads, bytes, parts_of(op, bytes), &count);
     if (deferred || PyErr_Occurred()) return deferred;
     if (!op->have_y && make_outputs(op) < 0) return NULL;
     int failed = work(op, bytes, count); /* an interrupted call has written too */

@@ -24,6 +24,7 @@ struct pe_operation {
     PyObject *pair;                  /* the tuple that they were given in, or NULL; owned */
     const char *x_name[2], *y_name[2];
     pe_rotation how;
+    int axis; /* along which threads share the call */
     pe_rows rows;
     size_t width; /* what the last axis must have, or PE_ANY_WIDTH until the first input says it */
     pe_position_args positions;

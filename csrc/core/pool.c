@@ -1,7 +1,9 @@
 /* A pool of workers, started when a call first wants them and asleep between calls.
  *
- * A worker that has just worked looks out for the next call for some tens of microseconds before it sleeps: waking it takes
- * longer than a call in a loop leaves it idle. Only one caller has the workers at a time; others work alone, which neither
+ * A worker that has just worked looks out for the next call for some tens of microseconds before it sleeps: to wake it takes
+ * its caller ten, and it comes after as many again, while one that looks out has its part within a fifth of one. It finds
+ * everything without a lock: a call opens the door to so many, each takes a seat and is inside, and the caller who has shut
+ * the door waits until nobody is. Only one caller has the workers at a time; others work alone, which neither
  * oversubscribes the processors nor can wait for itself. A forked child has none, whatever its parent was at: locks are
  * made anew there, and nobody waits for threads that stayed behind.
  */
@@ -22,23 +24,30 @@
 #endif
 
 enum { LOOKS = 2000, POLL_MS = 25 }; /* looks: 35 to 80 microseconds */
+enum { INSIDE = 1 << 16 };           /* one of those inside, in `door`; seats are fewer */
 
 struct job {
     pe_part *run;
     void *call;
-    size_t parts, seats; /* seats: how many workers may still come, under the lock */
-    atomic_size_t next, inside;
+    size_t parts;
+    atomic_size_t next;
     atomic_bool stopped;
 };
 
+/* what workers look at, what callers lock, and what calls of medium length note lie in cache lines of their own */
 static struct {
-    pe_mutex busy; /* held by the caller who has the workers */
-    pe_mutex lock;
+    PE_ALIGNED(64) atomic_uint calls; /* goes up with each job */
+    atomic_uint door;                 /* seats that are free, and in units of INSIDE who is inside */
+    atomic_uint awake;                /* workers that do not sleep */
+    struct job *job;                  /* for those inside */
+    PE_ALIGNED(64) pe_mutex busy;     /* held by the caller who has the workers */
+    pe_mutex lock;                    /* of the conditions */
     pe_condition called, left;
-    struct job *job;
+    atomic_bool awaited; /* the caller sleeps until nobody is inside */
     size_t workers;
     bool prepared;
-    atomic_uint calls; /* goes up with each job */
+    PE_ALIGNED(64) atomic_uintptr_t caller; /* see pe_at_hand; times in microseconds */
+    atomic_uint threads, last, since, told, wait;
 } pool = {.busy = PE_MUTEX, .lock = PE_MUTEX, .called = PE_CONDITION, .left = PE_CONDITION};
 
 static bool stop_asked(void *job) {
@@ -61,29 +70,36 @@ static unsigned await_call(unsigned seen) {
         if (calls != seen) return calls;
         PE_PAUSE();
     }
+    atomic_fetch_sub(&pool.awake, 1); /* and then one more look: a caller calls, and then counts who is awake */
     pe_lock(&pool.lock);
     unsigned calls;
     while ((calls = atomic_load(&pool.calls)) == seen) pe_wait(&pool.called, &pool.lock);
     pe_unlock(&pool.lock);
+    atomic_fetch_add(&pool.awake, 1);
     return calls;
 }
 
+static bool enter(void) {
+    unsigned door = atomic_load(&pool.door);
+    while (door % INSIDE > 0)
+        if (atomic_compare_exchange_weak(&pool.door, &door, door - 1 + INSIDE)) return true;
+    return false;
+}
+
+static void leave(void) { /* and the job may be gone */
+    if (atomic_fetch_sub(&pool.door, INSIDE) >= 2 * INSIDE || !atomic_load(&pool.awaited)) return;
+    pe_lock(&pool.lock);
+    pe_wake(&pool.left);
+    pe_unlock(&pool.lock);
+}
+
 PE_THREAD_BODY(serve, calls_before) {
+    atomic_fetch_add(&pool.awake, 1);
     for (unsigned seen = (unsigned)(size_t)calls_before;;) {
         seen = await_call(seen);
-        pe_lock(&pool.lock);
-        struct job *job = pool.job;
-        if (job && job->seats > 0) {
-            job->seats--;
-            atomic_fetch_add(&job->inside, 1);
-        } else
-            job = NULL;
-        pe_unlock(&pool.lock);
-        if (job == NULL) continue;
-        work(job, stop_asked, job);
-        pe_lock(&pool.lock);
-        if (atomic_fetch_sub(&job->inside, 1) == 1) pe_wake(&pool.left); /* and the job may be gone */
-        pe_unlock(&pool.lock);
+        if (!enter()) continue;
+        work(pool.job, stop_asked, pool.job);
+        leave();
     }
     PE_THREAD_END;
 }
@@ -92,8 +108,13 @@ PE_THREAD_BODY(serve, calls_before) {
 static void forget_workers(void) {
     pool.busy = pool.lock = (pe_mutex)PE_MUTEX;
     pool.called = pool.left = (pe_condition)PE_CONDITION;
-    pool.job = NULL;
     pool.workers = 0;
+    if (pool.job) atomic_store(&pool.job->stopped, true); /* a signal's handler has forked under way: parts are lost */
+    pool.job = NULL;
+    atomic_store(&pool.door, 0);
+    atomic_store(&pool.awake, 0);
+    atomic_store(&pool.awaited, false);
+    atomic_store(&pool.threads, 1);
 }
 #endif
 
@@ -109,28 +130,35 @@ static void start_workers(size_t wanted) {
 
 /* ---- callers ---- */
 
-static void publish(struct job *job) {
-    pe_lock(&pool.lock);
+static void publish(struct job *job, unsigned seats) {
     pool.job = job;
-    atomic_fetch_add_explicit(&pool.calls, 1, memory_order_release);
+    atomic_store(&pool.door, seats);
+    atomic_fetch_add(&pool.calls, 1);
+    if (atomic_load(&pool.awake) >= seats) return;
+    pe_lock(&pool.lock);
     pe_wake(&pool.called);
     pe_unlock(&pool.lock);
 }
 
+static bool somebody_inside(void) {
+    return atomic_load(&pool.door) >= INSIDE;
+}
+
 /* nobody else comes; those inside are waited for, and asked to stop where the caller is */
 static void withdraw(struct job *job, pe_poll *poll, void *context) {
+    atomic_fetch_and(&pool.door, ~(INSIDE - 1u));
+    for (int i = 0; i < LOOKS && somebody_inside(); i++) PE_PAUSE();
+    if (!somebody_inside()) return;
     pe_lock(&pool.lock);
-    pool.job = NULL;
-    pe_unlock(&pool.lock);
-    for (int i = 0; i < LOOKS && atomic_load(&job->inside) > 0; i++) PE_PAUSE();
-    pe_lock(&pool.lock);
-    while (atomic_load(&job->inside) > 0) {
+    atomic_store(&pool.awaited, true); /* and then one more look: who leaves does so, and then asks */
+    while (somebody_inside()) {
         pe_wait_ms(&pool.left, &pool.lock, POLL_MS);
-        if (poll == NULL || stop_asked(job) || atomic_load(&job->inside) == 0) continue;
+        if (poll == NULL || stop_asked(job) || !somebody_inside()) continue;
         pe_unlock(&pool.lock); /* a poll may wait for the interpreter */
         if (poll(context)) atomic_store(&job->stopped, true);
         pe_lock(&pool.lock);
     }
+    atomic_store(&pool.awaited, false);
     pe_unlock(&pool.lock);
 }
 
@@ -140,13 +168,56 @@ enum pe_status pe_share(pe_part *run, void *call, size_t parts, size_t threads, 
     bool shared = helpers > 1 && pe_try_lock(&pool.busy);
     if (shared) {
         start_workers(helpers - 1);
-        job.seats = helpers - 1;
-        publish(&job);
+        publish(&job, (unsigned)helpers - 1);
     }
     work(&job, poll, context);
-    if (shared) {
-        withdraw(&job, poll, context);
+    if (shared) withdraw(&job, poll, context);
+    if (shared && pool.job) { /* NULL in a child that was forked meanwhile, whose lock is a new one */
+        pool.job = NULL;
         pe_unlock(&pool.busy);
     }
     return stop_asked(&job) ? PE_STOPPED : PE_OK;
+}
+
+/* ---- calls of medium length ----
+ *
+ * A call of some microseconds up to hundreds gains where workers look out, and loses where they are to be woken. So it takes
+ * those who are awake. Nobody would be in a loop of such calls: once one thread's calls have begun no more than NEAR_US apart
+ * for as long, one of them is treated as a large one, which wakes the workers, and those that follow keep them awake. That
+ * costs 15 us, and where it brought nothing (calls too far apart, a processor that others use) the time before the next one
+ * doubles, up to WAIT_MOST_US. Calls of two threads in turn stay alone: each has a processor. How many threads
+ * there may be is Python's to say, and asked once in TOLD_US.
+ */
+
+enum { NEAR_US = 1000, TOLD_US = 10000, WAIT_MOST_US = 64000 };
+
+#define GET(member)        atomic_load_explicit(&pool.member, memory_order_relaxed)
+#define SET(member, value) atomic_store_explicit(&pool.member, value, memory_order_relaxed)
+
+void pe_told(size_t threads, bool large, unsigned now) {
+    unsigned wait = GET(wait) * 2;
+    if (large || GET(awake) > 0) wait = 0;
+    SET(wait, wait < NEAR_US ? NEAR_US : wait < WAIT_MOST_US ? wait : WAIT_MOST_US);
+    SET(threads, (unsigned)threads);
+    SET(told, now);
+    SET(last, now);
+    SET(since, now - NEAR_US);
+    SET(caller, pe_self());
+}
+
+size_t pe_at_hand(size_t most, unsigned now) {
+    uintptr_t self = pe_self();
+    size_t awake = GET(awake), threads = GET(threads);
+    bool goes_on = GET(caller) == self && now - GET(last) < NEAR_US;
+    SET(last, now);
+    if (!goes_on) {
+        SET(caller, self);
+        SET(since, now);
+    }
+    if (now - GET(since) < NEAR_US) return 1;
+    if (now - GET(told) >= (awake > 0 || threads == 1 ? TOLD_US : GET(wait))) return 0;
+    if (awake == 0 || threads <= 1) return 1;
+    SET(wait, NEAR_US / 2);
+    most = most < threads ? most : threads;
+    return most < 1 + awake ? most : 1 + awake;
 }

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 enum { PE_THREAD_STACK = 2 << 20 }; /* rows, turns and stages of a call take a tenth; some systems give 128 KiB */
 
@@ -40,6 +41,9 @@ static inline void pe_wake(pe_condition *c) {
 static inline bool pe_thread_start(LPTHREAD_START_ROUTINE body, void *argument) {
     HANDLE handle = CreateThread(NULL, PE_THREAD_STACK, body, argument, STACK_SIZE_PARAM_IS_A_RESERVATION, NULL);
     return handle != NULL && CloseHandle(handle);
+}
+static inline uintptr_t pe_self(void) {
+    return (uintptr_t)GetCurrentThreadId();
 }
 static inline void pe_at_fork(void (*in_child)(void)) {
     (void)in_child;
@@ -95,6 +99,9 @@ static inline bool pe_thread_start(void *(*body)(void *), void *argument) {
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&how);
     return started;
+}
+static inline uintptr_t pe_self(void) {
+    return (uintptr_t)pthread_self();
 }
 static inline void pe_at_fork(void (*in_child)(void)) {
     pthread_atfork(NULL, NULL, in_child);

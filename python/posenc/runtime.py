@@ -1,8 +1,9 @@
 """Threads, instruction sets, and what is in use.
 
-C cuts a large call into pieces of its arrays, which a pool of threads shares with the caller (csrc/core/pool.c). Same
-bits for any number of threads, since every row of the result depends on its own inputs alone, and sums are cut where
-their size says. A forked child (a data-loader worker) runs serially.
+C cuts a large call into pieces of its arrays, which a pool of threads shares with the caller (csrc/core/pool.c). A call
+of some ten microseconds and more is one where it finds the workers awake, as it does in a loop of such calls. Same bits
+for any number of threads, since every row of the result depends on its own inputs alone, and sums are cut where their
+size says. A forked child (a data-loader worker) runs serially.
 """
 
 import functools
@@ -28,7 +29,7 @@ _serial = False  # in a forked child
 
 
 def set_num_threads(n: int | None) -> None:
-    """Set how many threads large calls use, for the whole process.
+    """Set how many threads large calls use, and calls of half a MiB and more in a loop, for the whole process.
 
     Parameters
     ----------
@@ -50,6 +51,7 @@ def set_num_threads(n: int | None) -> None:
     """
     global _requested
     _requested = None if n is None else check.integer("n", n, 1, most=MAX_THREADS)
+    _core.forget_threads()
 
 
 def get_num_threads() -> int:
@@ -57,7 +59,7 @@ def get_num_threads() -> int:
 
     The first of: `set_num_threads`; the environment variables POSENC_NUM_THREADS and OMP_NUM_THREADS; torch's own
     number where torch is loaded; the processors this process may use (affinity, cgroup quota). In a forked child
-    always 1.
+    always 1. A loop of calls below 4 MiB asks every hundredth of a second, and after `set_num_threads`.
 
     Returns
     -------

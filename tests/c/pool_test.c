@@ -1,9 +1,10 @@
-/* The pool of threads by itself: every part is done once, several at once, none after the call; callers share it; a forked
- * child starts anew. Run with "fork" to include that. */
+/* The pool of threads by itself: every part is done once, several at once, none after the call; callers share it; calls of
+ * medium length take those who are awake; a forked child starts anew. Run with "fork" to include that. */
 #define _POSIX_C_SOURCE 200809L
 #include "../../csrc/core/pool.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -60,6 +61,11 @@ static enum pe_status meet(void *call, size_t part, pe_poll *poll, void *context
     return PE_OK;
 }
 
+static void all_meet(size_t threads) {
+    struct meeting m = {0, threads};
+    CHECK(pe_share(meet, &m, threads, threads, NULL, NULL) == PE_OK);
+}
+
 /* ---- stops ---- */
 
 struct stopping {
@@ -109,6 +115,90 @@ static void stops(void) {
     CHECK(pe_share(obey_in_one_part, &t, 2, 2, stop_after_three, &t) == PE_STOPPED);
 }
 
+/* ---- calls of medium length: the clock is this program's own ---- */
+
+static unsigned clock_us = 0u - 700; /* soon over its end */
+
+static size_t at_hand_after(unsigned us) {
+    return pe_at_hand(MOST, clock_us += us);
+}
+
+static void told(size_t threads, bool large) {
+    pe_told(threads, large, clock_us);
+}
+
+/* until nobody looks out: to be told lets the call that follows share with whoever does */
+static void all_sleep(void) {
+    for (int i = 0; told(2, true), at_hand_after(1) != 1; i++) {
+        CHECK(i < 10000); /* ten seconds */
+        sleep_us(1000);
+    }
+}
+
+/* both leave at once: who sleeps meanwhile might find that the other does so by now */
+static enum pe_status meet_awake(void *call, size_t part, pe_poll *poll, void *context) {
+    struct meeting *m = call;
+    (void)part, (void)poll, (void)context;
+    atomic_fetch_add(&m->there, 1);
+    while (atomic_load(&m->there) < m->parts) sched_yield();
+    return PE_OK;
+}
+
+/* a worker looks out after a call, but not for long if others have the processors: so again, until it is seen */
+static void shared_after_a_call(bool large) {
+    for (int i = 0;; i++) {
+        struct meeting m = {0, 2};
+        CHECK(i < 10000);
+        CHECK(at_hand_after(5000) == 1); /* after a pause calls would be alone */
+        CHECK(pe_share(meet_awake, &m, 2, 2, NULL, NULL) == PE_OK);
+        told(2, large);
+        size_t found = at_hand_after(1);
+        CHECK(found == 1 || found == 2);
+        if (found == 2) break;
+    }
+}
+
+/* calls that follow each other: alone for a millisecond, and then as a large one */
+static void settles(void) {
+    CHECK(at_hand_after(5000) == 1);
+    for (int i = 0; i < 9; i++) CHECK(at_hand_after(100) == 1);
+    CHECK(at_hand_after(99) == 1);
+    CHECK(at_hand_after(1) == 0);
+    CHECK(at_hand_after(0) == 0);
+}
+
+static void *call_once(void *ignored) {
+    (void)ignored;
+    CHECK(at_hand_after(0) == 1);
+    return NULL;
+}
+
+static void medium_calls(void) {
+    all_sleep();
+    settles();
+    for (unsigned wait = 2000; wait <= 256000; wait *= 2) { /* told, but nobody wakes: longer and longer */
+        told(2, false);
+        unsigned most = wait < 64000 ? wait : 64000;
+        for (unsigned us = 0; us + 500 < most; us += 500) CHECK(at_hand_after(500) == 1);
+        CHECK(at_hand_after(499) == 1);
+        CHECK(at_hand_after(1) == 0);
+    }
+    told(2, true); /* a large call has woken them: not so long */
+    CHECK(at_hand_after(500) == 1 && at_hand_after(499) == 1 && at_hand_after(1) == 0);
+    told(1, false); /* one thread: asked again only after ten milliseconds */
+    for (int i = 0; i < 19; i++) CHECK(at_hand_after(500) == 1);
+    CHECK(at_hand_after(500) == 0);
+    settles(); /* after a pause */
+    pthread_t other;
+    CHECK(pthread_create(&other, NULL, call_once, NULL) == 0 && pthread_join(other, NULL) == 0);
+    CHECK(at_hand_after(0) == 1); /* two threads call in turn */
+    settles();
+    shared_after_a_call(true);
+    shared_after_a_call(false);
+    all_sleep();
+    settles();
+}
+
 /* ---- callers at once, and a child of one ---- */
 
 static void *call_often(void *ignored) {
@@ -134,16 +224,53 @@ static void callers_at_once(bool forking) {
     for (int i = 0; i < CALLERS; i++) pthread_join(callers[i], NULL);
 }
 
+/* a signal's handler forks while another thread is at its part: the child has not got what it would have done */
+
+static bool fork_once(void *context) {
+    pid_t *child = context;
+    if (*child < 0) CHECK((*child = fork()) >= 0);
+    return *child > 0;
+}
+
+static enum pe_status stay_until_stopped(void *call, size_t part, pe_poll *poll, void *context) {
+    atomic_size_t *begun = call;
+    (void)part;
+    atomic_fetch_add(begun, 1);
+    while (atomic_load(begun) < 2) sleep_us(10);
+    if (poll == fork_once) return PE_OK; /* the caller: it asks while it waits */
+    for (int i = 0; !poll(context); i++) {
+        CHECK(i < 100000);
+        sleep_us(100);
+    }
+    return PE_STOPPED;
+}
+
+static void forked_under_way(void) {
+    pid_t child = -1;
+    atomic_size_t begun = 0;
+    alarm(60);
+    CHECK(pe_share(stay_until_stopped, &begun, 2, 2, fork_once, &child) == PE_STOPPED);
+    if (child == 0) {
+        for (size_t parts = 1; parts < 20; parts++) each_part_once(parts, 3);
+        _exit(0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    alarm(0);
+}
+
 int main(int argc, char **argv) {
     for (size_t parts = 0; parts <= MOST; parts++)
         for (size_t threads = 0; threads < 5; threads++) each_part_once(parts, threads);
     for (size_t threads = 2; threads < 5; threads++) {
-        struct meeting m = {0, threads};
-        CHECK(pe_share(meet, &m, threads, threads, NULL, NULL) == PE_OK);
+        all_meet(threads);
         sleep_us(5000); /* workers sleep by now, and are woken */
     }
     stops();
-    callers_at_once(argc > 1 && strcmp(argv[1], "fork") == 0);
+    medium_calls();
+    bool forking = argc > 1 && strcmp(argv[1], "fork") == 0;
+    if (forking) forked_under_way();
+    callers_at_once(forking);
     puts("ok");
     return 0;
 }

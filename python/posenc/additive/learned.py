@@ -199,12 +199,12 @@ def position_table_gradient(
         raise ValueError("either rows or out must be given: the size of the table, or the table's gradient")
     if out is None:
         out, accumulate = _zeros(grad, check.integer("rows", rows, 0)), True
-    result = _core.scatter(grad, out, positions, offset, seq_axis, *how, 0, 1)  # checks, and defers the work
+    arguments = (grad, out, positions, offset, seq_axis, *how)
+    result = _core.scatter(*arguments, 0, 1)  # checks, and defers the work
     if not accumulate:
         _views.sliceable(out)[...] = 0
     if type(result) is int:
-        threads = runtime.get_num_threads() if result > runtime.SPLIT_BYTES else 1
-        _core.scatter(grad, out, positions, offset, seq_axis, *how, runtime.NEVER, threads)
+        runtime.call(_core.scatter, *arguments)
     return out
 
 
