@@ -25,13 +25,14 @@
 
 enum { LOOKS = 2000, POLL_MS = 25 }; /* looks: 35 to 80 microseconds */
 enum { INSIDE = 1 << 16 };           /* one of those inside, in `door`; seats are fewer */
+enum { HOMES = 64 };                 /* of more threads than that, some share one: see `work` */
 
 struct job {
     pe_part *run;
     void *call;
-    size_t parts;
-    atomic_size_t next;
+    size_t parts, homes;
     atomic_bool stopped;
+    atomic_size_t next[HOMES]; /* of each home: the parts of home h end before (h + 1) * parts / homes */
 };
 
 /* what workers look at, what callers lock, and what calls of medium length note lie in cache lines of their own */
@@ -39,6 +40,7 @@ static struct {
     PE_ALIGNED(64) atomic_uint calls; /* goes up with each job */
     atomic_uint door;                 /* seats that are free, and in units of INSIDE who is inside */
     atomic_uint awake;                /* workers that do not sleep */
+    atomic_uint numbered;             /* counts workers as they begin */
     struct job *job;                  /* for those inside */
     PE_ALIGNED(64) pe_mutex busy;     /* held by the caller who has the workers */
     pe_mutex lock;                    /* of the conditions */
@@ -54,11 +56,21 @@ static bool stop_asked(void *job) {
     return atomic_load_explicit(&((struct job *)job)->stopped, memory_order_relaxed);
 }
 
-static void work(struct job *job, pe_poll *poll, void *context) {
-    while (!stop_asked(job)) {
-        size_t part = atomic_fetch_add(&job->next, 1);
-        if (part >= job->parts) return;
-        if (job->run(job->call, part, poll, context) != PE_OK) atomic_store(&job->stopped, true);
+static size_t first_part(const struct job *job, size_t home) {
+    return job->parts / job->homes * home + job->parts % job->homes * home / job->homes;
+}
+
+/* First the parts of one's own home. They lie side by side, and are the same ones in each of several calls, whose data is
+ * then in this processor's cache, and no other one fetches it ahead: parts that are taken as they come take up to 2.4 times
+ * as long, for as long as two caches hold it, and 1.1 times from memory. Then what others have not begun. */
+static void work(struct job *job, size_t home, pe_poll *poll, void *context) {
+    for (size_t k = 0; k < job->homes; k++) {
+        size_t at = (home + k) % job->homes, end = first_part(job, at + 1);
+        while (!stop_asked(job)) {
+            size_t part = atomic_fetch_add(&job->next[at], 1);
+            if (part >= end) break;
+            if (job->run(job->call, part, poll, context) != PE_OK) atomic_store(&job->stopped, true);
+        }
     }
 }
 
@@ -95,10 +107,12 @@ static void leave(void) { /* and the job may be gone */
 
 PE_THREAD_BODY(serve, calls_before) {
     atomic_fetch_add(&pool.awake, 1);
+    size_t number = atomic_fetch_add(&pool.numbered, 1);
     for (unsigned seen = (unsigned)(size_t)calls_before;;) {
         seen = await_call(seen);
         if (!enter()) continue;
-        work(pool.job, stop_asked, pool.job);
+        struct job *job = pool.job;
+        work(job, 1 + number % (job->homes - 1), stop_asked, job);
         leave();
     }
     PE_THREAD_END;
@@ -163,14 +177,18 @@ static void withdraw(struct job *job, pe_poll *poll, void *context) {
 }
 
 enum pe_status pe_share(pe_part *run, void *call, size_t parts, size_t threads, pe_poll *poll, void *context) {
-    struct job job = {.run = run, .call = call, .parts = parts};
+    struct job job; /* most of its homes are nobody's */
     size_t helpers = threads < parts ? threads : parts;
     bool shared = helpers > 1 && pe_try_lock(&pool.busy);
+    job.run = run, job.call = call, job.parts = parts;
+    job.homes = !shared ? 1 : helpers < HOMES ? helpers : HOMES;
+    atomic_init(&job.stopped, false);
+    for (size_t h = 0; h < job.homes; h++) atomic_init(&job.next[h], first_part(&job, h));
     if (shared) {
         start_workers(helpers - 1);
         publish(&job, (unsigned)helpers - 1);
     }
-    work(&job, poll, context);
+    work(&job, 0, poll, context);
     if (shared) withdraw(&job, poll, context);
     if (shared && pool.job) { /* NULL in a child that was forked meanwhile, whose lock is a new one */
         pool.job = NULL;

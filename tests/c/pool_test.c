@@ -66,6 +66,36 @@ static void all_meet(size_t threads) {
     CHECK(pe_share(meet, &m, threads, threads, NULL, NULL) == PE_OK);
 }
 
+/* ---- homes: where the threads of a call begin ---- */
+
+struct beginnings {
+    atomic_size_t there;
+    size_t threads;
+    atomic_bool begun[MOST]; /* by a thread whose first part it was */
+};
+
+static enum pe_status begin_here(void *call, size_t part, pe_poll *poll, void *context) {
+    struct beginnings *b = call;
+    (void)poll, (void)context;
+    if (atomic_load(&b->there) == b->threads) return PE_OK; /* nobody's first */
+    atomic_store(&b->begun[part], true);
+    atomic_fetch_add(&b->there, 1);
+    for (int i = 0; atomic_load(&b->there) < b->threads; i++) {
+        CHECK(i < 100000);
+        sleep_us(100);
+    }
+    return PE_OK;
+}
+
+static void each_has_a_home(size_t parts, size_t threads) {
+    struct beginnings b = {.threads = threads};
+    CHECK(pe_share(begin_here, &b, parts, threads, NULL, NULL) == PE_OK);
+    size_t homes = 0;
+    for (size_t i = 0; i < parts; i++) homes += atomic_load(&b.begun[i]);
+    CHECK(homes == threads);
+    for (size_t h = 0; h < threads; h++) CHECK(atomic_load(&b.begun[h * parts / threads]));
+}
+
 /* ---- stops ---- */
 
 struct stopping {
@@ -265,6 +295,11 @@ int main(int argc, char **argv) {
     for (size_t threads = 2; threads < 5; threads++) {
         all_meet(threads);
         sleep_us(5000); /* workers sleep by now, and are woken */
+    }
+    for (size_t parts = 4; parts <= MOST; parts += 13) { /* three workers by now; of fewer, some would share one */
+        each_has_a_home(parts, 1);
+        each_has_a_home(parts, 2);
+        each_has_a_home(parts, 4);
     }
     stops();
     medium_calls();
