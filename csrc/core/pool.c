@@ -202,12 +202,13 @@ enum pe_status pe_share(pe_part *run, void *call, size_t parts, size_t threads, 
  * A call of some microseconds up to hundreds gains where workers look out, and loses where they are to be woken. So it takes
  * those who are awake. Nobody would be in a loop of such calls: once one thread's calls have begun no more than NEAR_US apart
  * for as long, one of them is treated as a large one, which wakes the workers, and those that follow keep them awake. That
- * costs 15 us, and where it brought nothing (calls too far apart, a processor that others use) the time before the next one
- * doubles, up to WAIT_MOST_US. Calls of two threads in turn stay alone: each has a processor. How many threads
- * there may be is Python's to say, and asked once in TOLD_US.
+ * costs 15 us. So the time until it is done again doubles, up to WAIT_MOST_US, and each call that is shared takes GAIN_US off:
+ * with two of them or more it has paid, with one, or with calls too far apart, it is hardly done any more. Calls of two
+ * threads in turn stay alone: each has a processor. How many threads there may be is Python's to say, and asked once in
+ * TOLD_US.
  */
 
-enum { NEAR_US = 1000, TOLD_US = 10000, WAIT_MOST_US = 64000 };
+enum { NEAR_US = 1000, GAIN_US = 500, TOLD_US = 10000, WAIT_MOST_US = 64000 };
 
 #define GET(member)        atomic_load_explicit(&pool.member, memory_order_relaxed)
 #define SET(member, value) atomic_store_explicit(&pool.member, value, memory_order_relaxed)
@@ -235,7 +236,7 @@ size_t pe_at_hand(size_t most, unsigned now) {
     if (now - GET(since) < NEAR_US) return 1;
     if (now - GET(told) >= (awake > 0 || threads == 1 ? TOLD_US : GET(wait))) return 0;
     if (awake == 0 || threads <= 1) return 1;
-    SET(wait, NEAR_US / 2);
+    SET(wait, GET(wait) > GAIN_US ? GET(wait) - GAIN_US : 0);
     most = most < threads ? most : threads;
     return most < 1 + awake ? most : 1 + awake;
 }

@@ -203,6 +203,23 @@ static void *call_once(void *ignored) {
     return NULL;
 }
 
+/* one call shared for one that wakes does not pay: the time until the next goes on growing */
+static void one_does_not_pay(void) {
+    for (int i = 0;; i++) {
+        CHECK(i < 1000);
+        all_sleep();
+        told(2, false), told(2, false); /* 4 ms */
+        struct meeting m = {0, 2};
+        CHECK(pe_share(meet_awake, &m, 2, 2, NULL, NULL) == PE_OK);
+        if (at_hand_after(1) != 2) continue;
+        sleep_us(20000);
+        if (at_hand_after(1) == 1) break;
+    }
+    CHECK(at_hand_after(498) == 1);
+    for (int i = 0; i < 5; i++) CHECK(at_hand_after(500) == 1);
+    CHECK(at_hand_after(499) == 1 && at_hand_after(1) == 0);
+}
+
 static void medium_calls(void) {
     all_sleep();
     settles();
@@ -225,6 +242,7 @@ static void medium_calls(void) {
     settles();
     shared_after_a_call(true);
     shared_after_a_call(false);
+    one_does_not_pay();
     all_sleep();
     settles();
 }
