@@ -178,6 +178,18 @@ def test_oracle(shape: tuple[int, int], dtype: Any) -> None:
     assert_same_bits(listed, add_disentangled_bias(x, c2p=c2p, p2c=p2c, **how)[..., order])
 
 
+@pytest.mark.parametrize("buckets", [2, 3, 4, 5, 6, 7, 9])
+@pytest.mark.parametrize("beyond", ["transformers", "microsoft"])
+def test_few_buckets(buckets: int, beyond: str) -> None:
+    """Bounds between few buckets lie far apart: listed positions up to there and farther."""
+    c2p, how = data((1, 5), 2 * buckets, np.float32)[1], {"num_buckets": buckets, "max_distance": 12, "beyond": beyond}
+    key = np.array([-9000, -100, -90, -70, -60, -40, -13, -12, -11, -6, -1, 0, 2, 9, 11, 12, 13, 59, 60, 61, 300])
+    found = add_disentangled_bias(
+        np.zeros((2, 3, 1, len(key)), np.float32), c2p=c2p, query_positions=[0], key_positions=key, **how
+    )
+    assert_same_bits(found[..., 0, :], c2p[..., 0, deberta_index(-key, buckets, **how)])
+
+
 def test_strides(rng: np.random.Generator) -> None:
     """Any strides of every array, in place and not, few entries, broadcast heads."""
     x, c2p, p2c = data((50, 60), 6, np.float32)

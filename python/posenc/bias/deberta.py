@@ -166,11 +166,9 @@ def index_of(span: int, num_buckets: Any, max_distance: int, beyond: str) -> tup
     if num_buckets is not None:
         deberta_bucket(0, num_buckets=num_buckets, max_distance=max_distance, beyond=beyond)  # checks
         num_buckets, max_distance = operator.index(num_buckets), operator.index(max_distance)
-        mid = num_buckets // 2
-        reach = (
-            max_distance if beyond == "microsoft" or mid == 1 else _bounds(mid, max_distance, 4 * max_distance)[mid] + 1
-        )
-        reach = max(reach, mid + 1)
+        mid, reach = num_buckets // 2, max_distance
+        if beyond == "transformers" and num_buckets % 2 and mid > 1:  # one bucket more, which begins farther out
+            reach = _bounds(mid, max_distance, 2 * max_distance)[mid - 1] + 1
     how = {"num_buckets": num_buckets, "max_distance": max_distance, "beyond": beyond}
     return partial(deberta_index, span=span, **how), reach
 
