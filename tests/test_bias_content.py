@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 
 import numpy as np
@@ -75,7 +76,30 @@ def test_score_functions_leave_distances_without_rows(rng: np.random.Generator) 
     assert float(score_mod(torch.tensor(2.5), torch.tensor(0), at[0], at[2], at[1])) != 2.5
 
 
+def test_score_functions_of_one_term(rng: np.random.Generator) -> None:
+    """The term that is not there says nothing of how far queries and keys lie apart."""
+    for part, shape in (("c2p", (2, 40)), ("p2c", (40, 2))):
+        one = Disentangled(**{part: rng.standard_normal((3, 2, 16))})
+        at = torch.arange(3)[:, None, None], torch.arange(shape[0])[:, None], torch.arange(shape[1])
+        found = one.score_mod()(torch.zeros(3, *shape), torch.tensor(0), *at)
+        np.testing.assert_allclose(found, one(np.arange(shape[0])[:, None], np.arange(shape[1])), rtol=1e-6)
+
+
+def test_positions_without_a_row() -> None:
+    """None is counted from the end."""
+    kinds = [Disentangled(c2p=QUERIES), TransformerXL(QUERIES, ROWS, 23), KINDS["decomposed"]()]
+    for kind, position in itertools.product(kinds, (-1, 24)):
+        with pytest.raises(IndexError, match=f"query_positions must be 0 to 23, got {position} to {position}"):
+            kind([position], [3])
+    for kind, position in itertools.product([Disentangled(p2c=KEYS), kinds[2]], (-1, 24)):
+        with pytest.raises(IndexError, match=f"key_positions must be 0 to 23, got {position} to {position}"):
+            kind([3], [position])
+    assert Disentangled(c2p=QUERIES)([[3]], [-1, 99]).shape == (4, 1, 2)  # keys without rows may lie anywhere
+
+
 def test_bad_input() -> None:
+    with pytest.raises(ValueError, match=r"must have 2 \* num_buckets = 16 entries, got 8"):
+        Disentangled(c2p=np.ones((1, 2, 8)), num_buckets=8)
     with pytest.raises(ValueError, match="c2p or p2c must be given"):
         Disentangled()
     with pytest.raises(ValueError, match="same even number of entries"):

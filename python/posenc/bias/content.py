@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from posenc import _parameters as check
-from posenc.bias.deberta import deberta_index
+from posenc.bias.deberta import deberta_index, index_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +62,8 @@ class Disentangled:
         self._span, self._scale = widths.pop() // 2, check.finite("scale", scale)
         self._how: dict[str, Any] = {"num_buckets": num_buckets, "max_distance": max_distance, "beyond": beyond}
         deberta_index(0, self._span, **self._how)  # checks
+        if num_buckets is not None and num_buckets != self._span:
+            raise ValueError(f"c2p and p2c must have 2 * num_buckets = {2 * num_buckets} entries, got {2 * self._span}")
 
     def __call__(self, query_positions: Any, key_positions: Any) -> npt.NDArray[np.float64]:
         """Return the bias at positions, plainly in float64.
@@ -74,11 +76,20 @@ class Disentangled:
         Returns
         -------
         ndarray of float64, shape (heads, *broadcast)
+
+        Raises
+        ------
+        IndexError
+            For a position that has no row.
         """
         query, key = np.asarray(query_positions), np.asarray(key_positions)
         index = deberta_index(query - key, self._span, **self._how)
-        places = (query, key)
-        terms = [a[:, at, index] for a, at in zip(self._rows, places, strict=True) if a is not None]
+        places = (("query_positions", query), ("key_positions", key))
+        terms = [
+            a[:, _within(name, at, a.shape[1]), index]
+            for a, (name, at) in zip(self._rows, places, strict=True)
+            if a is not None
+        ]
         return np.asarray(self._scale * sum(terms[1:], terms[0]))
 
     def score_mod(self, offset: int = 0) -> Callable[[Any, Any, Any, Any, Any], Any]:
@@ -97,10 +108,10 @@ class Disentangled:
         import torch
 
         first = check.integer("offset", offset, 0, 1 << 30)
-        reach = max(len(a[0]) for a in self._rows if a is not None) + first
+        index, reach = index_of(self._span, **self._how)
         rows = [None if a is None else torch.from_numpy((self._scale * a).astype(np.float32)) for a in self._rows]
         c2p, p2c = rows
-        entries = torch.from_numpy(deberta_index(np.arange(-reach, reach + 1), self._span, **self._how))
+        entries = torch.from_numpy(index(np.arange(-reach, reach + 1)))
 
         def score_mod(score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:
             n = entries[torch.clamp(query + first - key, -reach, reach) + reach]
@@ -158,9 +169,10 @@ class TransformerXL:
         Raises
         ------
         IndexError
-            For a distance that has no row.
+            For a query position or a distance that has no row.
         """
         query, key = np.broadcast_arrays(np.asarray(query_positions), np.asarray(key_positions))
+        _within("query_positions", query, self._query.shape[1])
         row = self._origin - (query - key)
         if row.size and not 0 <= row.min() <= row.max() < self._rows.shape[1]:
             raise IndexError(f"distances {self._origin - row.max()} to {self._origin - row.min()} have no row in r")
@@ -227,8 +239,15 @@ class Decomposed:
         Returns
         -------
         ndarray of float64, shape (heads, *broadcast)
+
+        Raises
+        ------
+        IndexError
+            For a position outside of the image.
         """
         query, key = np.broadcast_arrays(np.asarray(query_positions), np.asarray(key_positions))
+        _within("query_positions", query, self._rows.shape[1])
+        _within("key_positions", key, self._rows.shape[2] * self._columns.shape[2])
         row, column = np.divmod(key, self._columns.shape[2])
         return np.asarray(self._rows[:, query, row] + self._columns[:, query, column])
 
@@ -253,6 +272,13 @@ def _rows(name: str, value: Any) -> npt.NDArray[np.float64] | None:
     if array.ndim != 3:
         raise ValueError(f"{name} must have shape (heads, rows, n), got {array.shape}")
     return array.astype(np.float64)
+
+
+def _within(name: str, positions: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
+    """Return positions that are rows: NumPy would count negative ones from the end."""
+    if positions.size and not 0 <= positions.min() <= positions.max() < rows:
+        raise IndexError(f"{name} must be 0 to {rows - 1}, got {positions.min()} to {positions.max()}")
+    return positions
 
 
 def _numbers(name: str, value: Any) -> npt.NDArray[Any]:
