@@ -31,7 +31,7 @@ def rel_shift(x: torch.Tensor) -> torch.Tensor:
     return x_padded[1:].view_as(x)
 
 
-@pytest.mark.parametrize(("queries", "keys"), [(1, 1), (1, 7), (5, 5), (4, 9)])
+@pytest.mark.parametrize(("queries", "keys"), [(1, 1), (1, 7), (5, 5), (4, 9), (7, 4)])
 def test_shift_of_transformer_xl(queries: int, keys: int, rng: np.random.Generator) -> None:
     """What its own shift shows up to the query; a view of the same memory, for NumPy and torch."""
     x = rng.standard_normal((2, 3, queries, keys)).astype(np.float32)
@@ -58,7 +58,7 @@ def test_a_view_that_would_leave_its_array() -> None:
         relative_shift(turned, out=np.empty(turned.shape, np.float32))
 
 
-@pytest.mark.parametrize(("queries", "keys"), [(1, 3), (6, 6), (4, 9)])
+@pytest.mark.parametrize(("queries", "keys"), [(1, 3), (6, 6), (4, 9), (9, 4)])
 def test_shift_of_xlnet(queries: int, keys: int, rng: np.random.Generator) -> None:
     from transformers.models.xlnet.modeling_xlnet import XLNetRelativeAttention
 

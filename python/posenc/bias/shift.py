@@ -112,7 +112,10 @@ def _shifted(x: Any, keys: int, start: int, leaves_rows: bool) -> Any:
         return x[..., :0] if keys == 0 else x.reshape(shape)
     if is_tensor:
         return x.as_strided(shape, moved, x.storage_offset() + start * step)
-    return np.lib.stride_tricks.as_strided(x[..., start:], shape, moved, writeable=x.flags.writeable)
+    # from the last query, whose first entry is in its row; that of the first may lie far behind its row
+    last = x[..., ::-1, start - (x.shape[-2] - 1) :]
+    backwards = (*moved[:-2], -moved[-2], step)
+    return np.lib.stride_tricks.as_strided(last, shape, backwards, writeable=x.flags.writeable)[..., ::-1, :]
 
 
 def _shift_term(
