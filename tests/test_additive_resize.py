@@ -61,6 +61,20 @@ def test_dinov2s_scale_factor(antialias: bool, rng: np.random.Generator) -> None
     assert np.abs(posenc.resize_table(table, (16, 20), prefix_tokens=1, antialias=antialias) - wanted).max() > 1e-2
 
 
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("new", [(7, 10), (14, 12), (14, 10)])
+def test_an_axis_that_keeps_its_length(
+    new: tuple[int, int], mode: str, antialias: bool, rng: np.random.Generator
+) -> None:
+    """Torch copies it but for the plain bicubic, although the scale factor is not 1."""
+    table = rng.standard_normal((140, 3))
+    factor = tuple((n + 0.1) / old for n, old in zip(new, OLD, strict=True))
+    wanted = by_torch(table, OLD, scale_factor=factor, mode=mode, antialias=antialias)
+    how = {"old_shape": OLD, "mode": mode, "antialias": antialias}
+    assert np.abs(posenc.resize_table(table, new, scale_offset=0.1, **how) - wanted).max() < 1e-13
+
+
 def test_literals() -> None:
     """A ramp stays a ramp inside; the cubic's own weights at a half: -3/32, 19/32, 19/32, -3/32 with a = -3/4."""
     ramp = np.arange(8.0)[:, None]

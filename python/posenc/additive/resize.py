@@ -50,12 +50,14 @@ def resize_table(
         Widen the filter where the table shrinks (timm, SigLIP 2); its cubic has a = -1/2, and a = -3/4 without it.
     scale_offset : float
         0.1 is DINOv2's: F.interpolate with scale_factor = (new + 0.1) / old, whose coordinates are off by that much
-        (dinov2#378). Without antialias or with.
+        (dinov2#378). Without antialias or with; as in torch, an axis that keeps its length is resampled by the plain
+        bicubic alone.
 
     Returns
     -------
     array of shape (prefix_tokens + new rows, dim) or (1, prefix_tokens + new rows, dim)
-        New, of the kind and dtype of the table. The table itself where the shape does not change.
+        New, of the kind and dtype of the table. The table itself where the shape does not change and
+        scale_offset is 0.
 
     Raises
     ------
@@ -89,6 +91,8 @@ def resize_table(
     dim = source.shape[-1]
     grid = source[..., prefix:, :].reshape(*present, dim).astype(np.float64)
     for axis, (old, new) in enumerate(zip(present, wanted, strict=True)):
+        if old == new and (antialias or mode != "bicubic"):  # torch copies it, whatever the scale
+            continue
         grid = _resample(grid, axis, *_taps(old, new, mode, antialias, old / (new + offset)))
     rows = grid.reshape(*source.shape[:-2], -1, dim).astype(source.dtype)
     result = np.concatenate([source[..., :prefix, :], rows], -2)
