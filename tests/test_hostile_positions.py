@@ -222,6 +222,15 @@ def test_empty_positions() -> None:
     assert rope(none, positions=np.zeros((0, 4))).shape == none.shape
 
 
+def test_empty_batch_of_a_length_dependent_scaling() -> None:
+    """No offset is the largest of none; a Rope of fixed frequencies takes such a batch, and so does this one."""
+    rope, none = posenc.Rope(8, layout="half", scaling=posenc.scaling.DynamicNTK(2.0, 32)), np.empty((0, 3, 4, 8))
+    for offset in (np.zeros(0, int), []):
+        assert rope(none, offset=offset).shape == none.shape
+        assert posenc.gradients.of_x(rope, none, offset=offset).shape == none.shape
+        assert not posenc.gradients.of_frequencies(rope, none, none, offset=offset).any()
+
+
 ROW = (0, 3, 1, 200)
 ARRAY_LIKE = {
     **{"list": list(ROW), "tuple": ROW, "range": range(3, 7), "mixed": [0, 1.5, -2, 3]},

@@ -282,7 +282,7 @@ def sequence_length(seq_len: Any, positions: Any, offset: Any, seq: int) -> int:
     if seq_len is not None:
         return integer("seq_len", seq_len, 1)
     if positions is None:
-        largest = float(np.max(np.asarray(offset, np.float64))) + seq - 1
+        largest = float(np.max(np.asarray(offset, np.float64), initial=1 - seq)) + seq - 1
     else:
         largest = float(np.max(np.asarray(positions, np.float64), initial=0))
     if not math.isfinite(largest):
