@@ -144,6 +144,7 @@ WRONG: list[tuple[type[Exception], str, Any]] = [
         lambda: MIXED.table(np.ones((2, 2, 20))),
     ),
     (TypeError, "positions must be integers or floats", lambda: MIXED.table(np.ones((2, 20), bool))),
+    (TypeError, "dtype must be float32 or float64, got int64", lambda: MIXED.table(np.ones((2, 0)), dtype=int)),
     (
         TypeError,
         "out must be a pair of arrays, one for q and one for k",
@@ -158,10 +159,20 @@ WRONG: list[tuple[type[Exception], str, Any]] = [
     ),
     (
         ValueError,
-        "the last axis of q and k must be head_dim (24), got 26",
+        "x must have head_dim 24 in its last axis, got 26",
         lambda: MIXED(np.ones((3, 20, 26), np.float32), positions=POSITIONS),
     ),
     (TypeError, "x must be a NumPy array or a torch CPU tensor", lambda: MIXED([[1.0]], positions=POSITIONS)),
+    (
+        TypeError,
+        "inverse must be True or False, got 1",
+        lambda: MIXED(np.ones((3, 20, 24), np.float32), positions=POSITIONS, inverse=1),
+    ),
+    (
+        TypeError,
+        "q and k must have the same dtype, got float32 and float64",
+        lambda: MIXED(np.ones((3, 20, 24), np.float32), np.ones((3, 20, 24)), positions=POSITIONS),
+    ),
 ]
 
 

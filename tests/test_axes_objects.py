@@ -110,6 +110,17 @@ def test_wrong_calls_change_nothing(name: str, rng: np.random.Generator) -> None
     assert_refused(BufferError, "", lambda: rope(q, k, positions=positions, out=(q, k)), q, k)
 
 
+@KINDS
+def test_outputs_that_another_array_needs_are_refused(name: str, rng: np.random.Generator) -> None:
+    """What is written for one of q and k is neither the other's input nor its output."""
+    rope, positions = objects()[name]
+    q, k, other = (some(rng, 2, 3, 20, 24) for _ in range(3))
+    for out in ((k, q), (k, other), (other, q), (other, other), (other, other[:, ::-1])):
+        assert_refused(
+            ValueError, "overlap in memory", lambda out=out: rope(q, k, positions=positions, out=out), q, k, other
+        )
+
+
 # ---- blocks ----
 
 

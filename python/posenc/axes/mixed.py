@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from posenc import _core
+from posenc import _core, _views
 from posenc import _parameters as check
 from posenc._frequencies import PRECISIONS, unscaled
 from posenc.axes._assemble import indexable
 from posenc.axes.bands import kind_of
+from posenc.rotary import Rope
 from posenc.tables import LAYOUTS, apply_rotary_emb, rotary_table
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ class MixedRope:
     inv_freq: npt.NDArray[np.float64]
     layout: str = field(kw_only=True)
     precision: str = field(kw_only=True, default="exact")
+    _plain: Rope = field(init=False, repr=False)  # checks q, k and out of a call, before either is written
 
     def __post_init__(self) -> None:
         head_dim = check.integer("head_dim", self.head_dim, 2)
@@ -83,6 +86,8 @@ class MixedRope:
         inv_freq = check.frequencies(array.ravel()).reshape(array.shape)
         inv_freq.flags.writeable = False
         object.__setattr__(self, "inv_freq", inv_freq)
+        still = np.zeros(array.shape[-1])
+        object.__setattr__(self, "_plain", Rope(head_dim, layout=self.layout, inv_freq=still))
 
     @property
     def axes(self) -> int:
@@ -124,15 +129,15 @@ class MixedRope:
         Raises
         ------
         TypeError, ValueError, BufferError
-            As in `posenc.apply_rotary_emb`.
+            As in `posenc.Rope.__call__`.
         """
+        inverse = check.flag("inverse", inverse)
+        _core.rotate(self._plain._spec, q, k, out, None, 0, seq_axis, 0, 1)  # checks, and does nothing
         wide = str(getattr(q, "dtype", "")).endswith("float64")
         tables = self.table(positions, dtype=np.float64 if wide else np.float32)
-        if k is not None and out is not None and not (isinstance(out, (tuple, list)) and len(out) == 2):
-            raise TypeError("out must be a pair of arrays, one for q and one for k")
         xs, outs = ([q], [out]) if k is None else ([q, k], list(out or (None, None)))
         views = [self._view(x, y, tables[0].shape[-2], seq_axis, head_axis) for x, y in zip(xs, outs, strict=True)]
-        for view in views:  # checks all before any is written
+        for view in views:  # and checks the tables, before any is written
             _core.apply(view.x, *tables, view.out, None, 0, view.seq, LAYOUTS[self.layout][0], 0, inverse, 0, 1)
         for i, view in enumerate(views):
             turned = apply_rotary_emb(
@@ -144,12 +149,9 @@ class MixedRope:
 
     def _view(self, x: Any, out: Any, tokens: int, seq_axis: int, head_axis: int) -> _View:
         """Return what is rotated: with the heads first where they differ, for there tables have their batch axis."""
-        shape = tuple(getattr(x, "shape", ()))
-        if not shape:
-            return _View(x, out, seq_axis, None)  # the check by C says what it is
-        seq = check.integer("seq_axis", seq_axis, -len(shape), most=len(shape) - 1) % len(shape)
-        if shape[-1] != self.head_dim:
-            raise ValueError(f"the last axis of q and k must be head_dim ({self.head_dim}), got {shape[-1]}")
+        x, out = _views.sliceable(x), None if out is None else _views.sliceable(out)
+        shape = tuple(x.shape)
+        seq = operator.index(seq_axis) % len(shape)
         if shape[seq] != tokens:
             raise ValueError(f"positions must be as many as tokens along seq_axis ({shape[seq]}), got {tokens}")
         if self.inv_freq.ndim == 2:
@@ -178,7 +180,8 @@ class MixedRope:
             cos, sin = rotary_table([1.0], angles.ravel(), dtype=dtype)
             tables = cos.reshape(angles.shape), sin.reshape(angles.shape)
         else:
-            tables = np.empty(angles.shape, dtype), np.empty(angles.shape, dtype)
+            kind = check.float_dtype(dtype, check.FLOATS[:2])
+            tables = np.empty(angles.shape, kind), np.empty(angles.shape, kind)
         torch = sys.modules.get("torch")
         if torch is not None and isinstance(positions, torch.Tensor):
             return torch.from_numpy(tables[0]), torch.from_numpy(tables[1])
