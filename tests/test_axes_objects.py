@@ -193,6 +193,16 @@ def test_unequal_pairs_by_hand() -> None:
     assert np.allclose(found, [wanted], rtol=0, atol=1e-15)
 
 
+def test_unequal_pairs_of_an_odd_head(rng: np.random.Generator) -> None:
+    """As if a zero were appended: the last first element is turned by `first`, its second one is dropped."""
+    for layout in ("half", "interleaved"):
+        first, second = (posenc.Rope(5, layout=layout, inv_freq=rng.uniform(-1, 1, 3)) for _ in range(2))
+        longer = (posenc.Rope(6, layout=layout, inv_freq=rope.inv_freq) for rope in (first, second))
+        q = some(rng, 3, 20, 5)
+        wanted = axes.UnequalRope(*longer)(np.pad(q, ((0, 0), (0, 0), (0, 1))))[..., :5]
+        assert_same_bits(axes.UnequalRope(first, second)(q), wanted)
+
+
 def test_equal_pairs_are_a_rotation(rng: np.random.Generator) -> None:
     for layout in ("half", "interleaved"):
         rope = posenc.Rope(24, layout=layout, rotary_dim=16, rotary_offset=4)

@@ -106,7 +106,7 @@ class UnequalRope:
     def _second_members(self) -> slice:
         start, width = self.first.rotary_offset, self.first.rotary_dim
         if self.first.layout == "half":
-            return slice(start + width // 2, start + width)
+            return slice(start + len(self.first.inv_freq), start + width)  # a whole odd head has one less
         return slice(start + 1, start + width, 2)
 
 
