@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from posenc import _core
 from posenc import _parameters as check
 from posenc.rotary import Rope
 from posenc.scaling import DynamicNTK
@@ -86,6 +87,8 @@ class TransformersDynamicNTK:
 
     def __call__(self, q: Any, k: Any, *, positions: Any, seq_axis: int = -2, out: Any = None) -> Any:
         """Rotate q and k as `Rope.__call__` does, by the frequencies that the memory and this call lead to."""
+        spec = self._by_length._spec
+        _core.rotate(spec, q, k, out, positions, 0, seq_axis, 0, 1)  # a call that is refused leaves no memory
         self._update(check.sequence_length(None, positions, 0, 0))
         return self.rope(q, k, positions=positions, seq_axis=seq_axis, out=out)
 
