@@ -232,7 +232,7 @@ def test_a_refused_call_leaves_no_memory() -> None:
     stateful = TransformersDynamicNTK(8, layout="half", factor=2.0, original_max_position_embeddings=4)
     x = np.ones((1, 3, 8), np.float32)
     for wrong in (np.arange(9), [7, 8, np.nan], "abc", [[1, 2], [3]]):
-        with pytest.raises((TypeError, ValueError), match="^positions must"):
+        with pytest.raises((TypeError, ValueError), match=r"^positions must"):
             stateful(x, x, positions=wrong)
         assert stateful.cached_length == 4
 
