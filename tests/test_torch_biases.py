@@ -352,6 +352,16 @@ WRONG: dict[str, tuple[type[Exception], str, Callable[[], object]]] = {
 }
 
 
+def test_an_empty_list_is_no_floats() -> None:
+    """Of positions, of queries that are not there, as outside of torch."""
+    scores = torch.zeros(2, 1, 0, 3)
+    for module in (pt.T5RelativeBias(1, bidirectional=True), pt.ALiBi(1), pt.Kerple(1)):
+        assert module(scores, query_positions=[]).shape == scores.shape
+    assert pt.LearnedPositions(4, 3)(torch.zeros(0, 3), positions=()).shape == (0, 3)
+    with pytest.raises(TypeError, match="must be integers"):
+        pt.T5RelativeBias(1, bidirectional=True)(scores, query_positions=torch.zeros(0))
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_input(name: str) -> None:
     error, text, call = WRONG[name]

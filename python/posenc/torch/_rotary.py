@@ -69,7 +69,10 @@ _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 def as_tensor(name: str, value: Any) -> Tensor:
     """Return numbers, or a mask, as a tensor on the CPU."""
     try:
-        return value.cpu() if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
+        if isinstance(value, Tensor):
+            return value.cpu()
+        tensor = torch.as_tensor(value, device="cpu")
+        return tensor.long() if isinstance(value, (list, tuple)) and not tensor.numel() else tensor  # [] is of no kind
     except (RuntimeError, TypeError, ValueError) as error:  # a set, rows of different lengths, a tensor without data
         text = str(error).splitlines()[0]
         raise TypeError(f"{name} must be what torch can make a tensor of, got {check.shown(value)}: {text}") from None
