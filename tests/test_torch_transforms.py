@@ -195,6 +195,7 @@ MODULES: dict[str, tuple[Callable[[], torch.nn.Module], Callable[[int], tuple[Te
     "rotation": (lambda: pt.RotaryEmbedding(8, layout="half"), lambda n: (noise(1, 2, n, 8),)),
     "alibi": (lambda: pt.ALiBi(2, causal=True), lambda n: (noise(2, n, n),)),
     "t5": (lambda: pt.T5RelativeBias(2, bidirectional=True), lambda n: (noise(2, n, n),)),
+    "kerple": (lambda: pt.Kerple(2), lambda n: (noise(2, n, n),)),
     "content": (lambda: pt.TransformerXLScores(2, 8, scale=0.3), lambda n: (noise(2, n, 8), noise(2, n, 8))),
     "deberta": (
         lambda: pt.DisentangledBias(2, 8, 4),
@@ -211,5 +212,24 @@ def test_any_length_is_compiled_once(name: str) -> None:
     make, inputs = MODULES[name]
     module = make().double()
     compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
-    for n in (5, 9):
-        assert_same_bits(compiled(*inputs(n)).detach(), module(*inputs(n)).detach())
+    for n, stance in ((5, "default"), (9, "fail_on_recompile"), (7, "fail_on_recompile")):
+        with torch.compiler.set_stance(stance):
+            found = compiled(*inputs(n))
+        assert_same_bits(found.detach(), module(*inputs(n)).detach())
+        found.sum().backward()  # which is compiled, too
+
+
+@pytest.mark.parametrize("name", ["kerple", "content"])
+def test_any_length_is_exported_once(name: str) -> None:
+    make, _ = MODULES[name]
+    batch, queries, keys = (torch.export.Dim(name, min=2, max=64) for name in ("batch", "queries", "keys"))
+    sizes: dict[str, Any] = {
+        "kerple": ([(3, 2, 5, 7)], ({0: batch, 2: queries, 3: keys},)),
+        "content": ([(3, 2, 5, 8), (3, 2, 7, 8)], ({0: batch, 2: queries}, {0: batch, 2: keys})),
+    }
+    shapes, open_sizes = sizes[name]
+    module = make().double()
+    exported = torch.export.export(module, tuple(noise(*s) for s in shapes), dynamic_shapes=open_sizes).module()
+    for more in (0, 4):
+        x = [noise(s[0] + more, 2, *(n if n == 8 else n + more for n in s[2:])) for s in shapes]
+        assert_same_bits(exported(*x).detach(), module(*x).detach())

@@ -45,9 +45,9 @@ def reach_of(shape: Any, place: Place, padded: bool) -> int:
     """Return the largest distance of a call; with padding that of two tokens."""
     queries, keys = shape[-2], shape[-1]
     if padded or (place.query is None and place.key is None and place.first == keys - queries):
-        return max(int(keys), int(queries)) - 1
+        return torch.sym_max(keys, queries) - 1  # type: ignore[no-any-return,no-untyped-call]
     if place.query is None and place.key is None:
-        return max(abs(place.first), abs(place.first + int(queries) - 1), abs(place.first - int(keys) + 1))
+        return max(abs(place.first), abs(place.first + queries - 1), abs(place.first - keys + 1))  # type: ignore[no-any-return]
     query = torch.arange(place.first, place.first + queries, device="cpu") if place.query is None else place.query
     key = torch.arange(keys, device="cpu") if place.key is None else place.key
     if not queries or not keys:

@@ -163,7 +163,7 @@ _CAUSAL = (False, True, "skip")
 
 def ends_aligned(shape: Any, mask: list[int]) -> Place:
     """Return the place of queries that are the last of the keys."""
-    return Place(None, None, int(shape[-1]) - int(shape[-2]), mask)
+    return Place(None, None, shape[-1] - shape[-2], mask)
 
 
 _add_products.register_fake(like_first)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -228,7 +227,7 @@ def add_transformer_xl_bias(
     origin = origin_of(rows, shape[-2], shape[-1], convention, "r")
     mask = mask_of(causal_of(causal, rows, origin, shape, "r"), window, sinks)
     if v is not None:  # gradients of v are those of q + v, summed
-        q = q.expand(np.broadcast_shapes(q.shape, v.shape))
+        q = q.expand(torch.broadcast_shapes(q.shape, v.shape))  # type: ignore[no-untyped-call]
     if has_kernels(scores):
         return _content_ops.add_products(scores, q, r, v, mask, convention, factor)  # type: ignore[no-any-return]
     return _content_ops.products_formula(scores, q, r, v, mask, convention, factor)
