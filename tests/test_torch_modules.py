@@ -106,6 +106,21 @@ def test_the_formula_of_other_devices(name: str, monkeypatch: pytest.MonkeyPatch
     assert module.to("meta")(x).shape == x.shape
 
 
+def test_learned_frequencies_of_float32_precision() -> None:
+    """A step leaves the float32 numbers; what turns is the Rope of what they are now, whose numbers are float32."""
+    embedding = pt.RotaryEmbedding(16, layout="half", precision="float32", learnable_frequencies=True)
+    learned = embedding.inv_freq
+    assert learned is not None
+    with torch.no_grad():
+        learned.mul_(1 + 1e-7)
+    x, grad = torch.randn(2, 2, 300, 16)
+    y = embedding(x)
+    y.backward(grad)
+    assert embedding.rope.inv_freq.tolist() != learned.tolist()
+    assert_same_bits(y.detach(), embedding.rope(x))
+    assert_same_bits(learned.grad, torch.from_numpy(posenc.gradients.of_frequencies(embedding.rope, x, grad)))
+
+
 def test_states_and_casts() -> None:
     """What is fixed is not in the state_dict."""
     states = {name: list(module.state_dict()) for name, (module, _) in modules().items()}

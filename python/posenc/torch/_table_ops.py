@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from posenc import _core, runtime
+from posenc import _parameters as check
 from posenc.tables import make_table
 from posenc.torch import _formula
 from posenc.torch._memory import fresh
@@ -40,10 +41,10 @@ def make_spec(
     scale: float,
     as_float32: bool,
 ) -> Any:
-    """Return C's numbers of a rotation."""
+    """Return C's numbers of a rotation; those that learn leave float32 with the first step."""
     axes = None if axis_of_freq is None else np.array(axis_of_freq, np.int64)
-    frequencies = np.ascontiguousarray(plain(inv_freq).numpy())
-    return _core.spec(frequencies, axes, layout, head_dim, rotary_offset, scale, as_float32)
+    frequencies = check.rounded(plain(inv_freq).numpy(), "float32" if as_float32 else "exact")
+    return _core.spec(np.ascontiguousarray(frequencies), axes, layout, head_dim, rotary_offset, scale, as_float32)
 
 
 def count_axes(axis_of_freq: list[int] | None) -> int:
