@@ -56,6 +56,20 @@ def test_identified(fn: Any, facts: dict[str, Any]) -> None:
     assert np.allclose(found.reproduce(where), fn(where), atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+@pytest.mark.parametrize("base", [10000.0, 500.0])
+def test_another_spacing_with_another_base_is_the_same_table(base: float, dtype: Any) -> None:
+    """base ** (-i/31) is (base ** (32/31)) ** (-i/32): the plain base is the one that was meant, in float64 too."""
+    freq = np.exp(np.arange(32) * -(np.log(base) / 31))
+
+    def by_its_code(p: Any) -> Array:
+        a = np.outer(p, freq)
+        return np.concatenate([np.sin(a), np.cos(a)], -1).astype(dtype)
+
+    found = identify(by_its_code, kind="table")
+    assert (found.facts["convention"], found.facts["base"]) == ("tensor2tensor", base)
+
+
 DIMS = [(name, dim) for name in posenc.additive.CONVENTIONS for dim in (64, 65) if (name, dim) != ("mlx", 65)]
 
 

@@ -69,7 +69,8 @@ def identify_table(fn: Callable[..., Any], like: Any = None, max_position: int =
     if not readings:
         return Identification(False, "table", "unknown: no sines and cosines of one order", None, {}, float("nan"))
     best = readings[0]
-    simplest = next(r for r in readings if r.residual <= max(1.5 * best.residual, 1e-6))
+    near = [r for r in readings if r.residual <= max(1.5 * best.residual, 1e-6)]
+    simplest = min(near, key=_digits)
     other = next(
         (r for r in readings if (r.convention, r.precision) != (simplest.convention, simplest.precision)), None
     )
@@ -89,6 +90,11 @@ def identify_table(fn: Callable[..., Any], like: Any = None, max_position: int =
         None if other is None else (other.words, other.residual),
         reproduce=partial(simplest.make, dim=table.shape[1]),
     )  # fmt: skip
+
+
+def _digits(reading: Reading) -> int:
+    """Return how long the base is: another spacing with another base may be the same table."""
+    return len(f"{reading.base:.9g}".strip("0."))
 
 
 def _asked(fn: Callable[..., Any], kind: str, most: int) -> tuple[Ints, Floats]:
