@@ -285,12 +285,19 @@ def test_wrong_input(rng: np.random.Generator) -> None:
     assert_refused(ValueError, "head_dim 8", lambda: of(rope, x[..., :6], grad[..., :6], out=total), *arrays)
     assert_refused(ValueError, "positions", lambda: of(rope, x, grad, positions=[1.0], out=total), *arrays)
     assert_refused(ValueError, "finite", lambda: of(rope, x, grad, positions=[np.nan] * 5, out=total), *arrays)
-    assert_refused(ValueError, "inv_freq must have shape (4,)", lambda: of(rope, x, grad, out=total[:3]), *arrays)
-    assert_refused(ValueError, "contiguous", lambda: of(rope, x, grad, out=np.zeros(8)[::2]), *arrays)
-    assert_refused(TypeError, "inv_freq must be float64", lambda: of(rope, x, grad, out=np.zeros(4, "f")), *arrays)
+    assert_refused(ValueError, "out must have shape (4,)", lambda: of(rope, x, grad, out=total[:3]), *arrays)
+    assert_refused(
+        ValueError,
+        "out must be contiguous, got a stride of 16 bytes",
+        lambda: of(rope, x, grad, out=np.zeros(8)[::2]),
+        *arrays,
+    )
+    assert_refused(
+        TypeError, "out must be float64, got float32", lambda: of(rope, x, grad, out=np.zeros(4, "f")), *arrays
+    )
     frozen = np.zeros(4)
     frozen.flags.writeable = False
-    assert_refused(BufferError, "inv_freq is read-only", lambda: of(rope, x, grad, out=frozen), *arrays)
+    assert_refused(BufferError, "out is read-only", lambda: of(rope, x, grad, out=frozen), *arrays)
     assert_refused(ValueError, "overlap", lambda: of(rope, x, grad, out=x[0, 0, :4]), *arrays)
     assert_refused(ValueError, "overlap", lambda: of_tables(out=(tables[0], tables[0])), *arrays)
     assert_refused(ValueError, "4 columns", lambda: of_tables(out=tuple(table[:, :3] for table in tables)), *arrays)

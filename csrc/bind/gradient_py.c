@@ -42,7 +42,11 @@ static int parse_wanted(gradient_call *call, int i, PyObject *object, bool float
     pe_array *a = &call->wanted[i];
     if (pe_array_any(call->op.state, object, call->name[i], a) < 0) return -1;
     if (a->dtype != PE_F64 && !(float32_too && a->dtype == PE_F32)) {
-        PyErr_Format(PyExc_TypeError, "%s must be %s", call->name[i], float32_too ? "float32 or float64" : "float64");
+        PyObject *got = pe_array_dtype(a);
+        if (got)
+            PyErr_Format(PyExc_TypeError, "%s must be %s, got %S", call->name[i],
+                         float32_too ? "float32 or float64" : "float64", got);
+        Py_XDECREF(got);
         return -1;
     }
     bool same = a->view.ndim == ndim;
@@ -154,7 +158,8 @@ static PyObject *rotate_gradient(gradient_call *call, PyObject *const *args) {
     if (parse_wanted(call, 0, args[6], false, 1, &pairs) < 0) return NULL;
     if (parse_wanted(call, 1, args[7], false, 3, (const ptrdiff_t[]){spec->freq.axes, batch, seq}) < 0) return NULL;
     if (call->has[0] && pairs > 1 && call->wanted[0].view.stride[0] != (ptrdiff_t)sizeof(double)) {
-        PyErr_SetString(PyExc_ValueError, "inv_freq must be contiguous");
+        PyErr_Format(PyExc_ValueError, "%s must be contiguous, got a stride of %zd bytes", call->name[0],
+                     (Py_ssize_t)call->wanted[0].view.stride[0]);
         return NULL;
     }
     size_t bytes = bytes_of(call), threads;
@@ -166,7 +171,7 @@ static PyObject *rotate_gradient(gradient_call *call, PyObject *const *args) {
 PyObject *pe_py_rotate_gradient(PyObject *module, PyObject *const *args, Py_ssize_t n) {
     (void)n;
     gradient_call call;
-    begin(&call, pe_get_state(module), "inv_freq", "positions");
+    begin(&call, pe_get_state(module), "out", "positions");
     PyObject *result = rotate_gradient(&call, args);
     end(&call);
     return result;
