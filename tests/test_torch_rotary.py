@@ -158,8 +158,28 @@ def test_meta_tensors() -> None:
     assert pt.RotaryEmbedding(rope, learnable_frequencies=True)(x, x)[1].shape == x.shape
     mixed = pt.MixedRotaryEmbedding(8, np.ones((2, 3, 4)), layout="half")
     assert mixed(x, positions=torch.ones(2, 5)).shape == x.shape
-    with pytest.raises(ValueError, match="positions must be given for 2 axes"):
-        pt.rotate(rope_of(axis_of_freq=[0, 1, 0, 1]), x)
+    assert pt.rotate(rope_of(axis_of_freq=[0, 1, 0, 1]), x, offset=3).shape == x.shape
+
+
+@pytest.mark.parametrize("offset", [3, [3, 9]])
+def test_offsets_count_on_every_axis(offset: int | list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recorded or not, here and on other devices: as a Rope does, whose axes all count where no positions are given."""
+    rope = rope_of(axis_of_freq=[0, 1, 0, 1])
+    x = noise(2, 3, 5, 8, dtype=torch.float32)
+    wanted = rope(x.detach(), offset=offset)
+    assert_same_bits(pt.rotate(rope, x, offset=offset).detach(), wanted)
+    monkeypatch.setattr(_rotary, "has_kernels", lambda x: False)
+    assert_same_bits(pt.rotate(rope, x, offset=offset).detach(), wanted)
+
+
+def test_q_and_k_that_do_not_go_together() -> None:
+    """Refused where gradients are recorded as they are where they are not."""
+    rope, q = rope_of(), noise(2, 3, 5, 8, dtype=torch.float32)
+    wrong = {"dtype": q.detach().double(), "sequence length": q.detach()[:, :, :4], "number of axes": q.detach()[0]}
+    for what, k in wrong.items():
+        for x in (q, q.detach()):
+            with pytest.raises((TypeError, ValueError), match=f"q and k must have the same {what}, got "):
+                pt.rotate(rope, x, k)
 
 
 def test_large_results_keep_their_order() -> None:

@@ -90,7 +90,7 @@ def turn(numbers: Numbers, x: Tensor, positions: Tensor | None, offset: int, seq
     where = _formula.positions_of(positions, offset, x.shape[axis])
     axes = None if numbers.axis_of_freq is None or max(numbers.axis_of_freq) == 0 else numbers.axis_of_freq
     if axes is not None and positions is None:
-        raise ValueError(f"positions must be given for {max(axes) + 1} axes")
+        where = where.expand(max(axes) + 1, -1)
     wide = x.dtype == torch.float64
     tables = _table_ops.rotary_table(where, inv_freq, axes, numbers.scale, numbers.as_float32, wide)
     cos, sin = (t.to(x.device) for t in tables)
@@ -99,9 +99,26 @@ def turn(numbers: Numbers, x: Tensor, positions: Tensor | None, offset: int, seq
 
 def turn_all(numbers: Numbers, q: Tensor, k: Tensor | None, positions: Any, offset: Any, seq_axis: int) -> Any:
     """Rotate q, or q and k."""
-    where, first = counted(positions, offset, q.shape[_arguments.along(q, seq_axis)])
-    turned = turn(numbers, q, where, first, seq_axis)
-    return turned if k is None else (turned, turn(numbers, k, where, first, seq_axis))
+    axis = _arguments.along(q, seq_axis)
+    where, first = counted(positions, offset, q.shape[axis])
+    axes = _table_ops.count_axes(numbers.axis_of_freq)
+    if positions is None and where is not None and axes > 1:
+        where = where.expand(axes, -1, -1)
+    if k is None:
+        return turn(numbers, q, where, first, seq_axis)
+    _check_pair(q, k, axis)
+    return turn(numbers, q, where, first, seq_axis), turn(numbers, k, where, first, seq_axis)
+
+
+def _check_pair(q: Tensor, k: Tensor, axis: int) -> None:
+    if q.ndim != k.ndim:
+        raise ValueError(f"q and k must have the same number of axes, got {q.ndim} and {k.ndim}")
+    for what, of_q, of_k, error in (
+        ("dtype", q.dtype, k.dtype, TypeError),
+        ("sequence length", q.shape[axis], k.shape[axis], ValueError),
+    ):
+        if of_q != of_k:
+            raise error(f"q and k must have the same {what}, got {of_q} and {of_k}; rotate them in two calls")
 
 
 def is_plain(*tensors: Any) -> bool:
