@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from conftest import OtherArray, assert_refused, assert_same_bits
-from posenc.bias import add_decomposed_bias, decomposed_bias
+from posenc.bias import add_decomposed_bias, decomposed_bias, decomposed_index
 
 DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
 
@@ -29,6 +29,17 @@ def plain(x: Any, rows: Any, columns: Any) -> Any:
     wide = np.float64 if x.dtype == np.float64 else np.float32
     bias = rows.astype(wide)[..., :, None] + columns.astype(wide)[..., None, :]
     return (x.astype(wide) + bias.reshape(*bias.shape[:-4], *x.shape[-2:])).astype(x.dtype)
+
+
+def test_index_of_unequal_sides() -> None:
+    """get_rel_pos of transformers' SAM, MViTv2's own, also where float32 decides on which side of an integer it is."""
+    from transformers.models.sam.modeling_sam import SamVisionAttention
+
+    for queries in range(1, 33):
+        for keys in range(1, 33):
+            rows = torch.arange(2.0 * max(queries, keys) - 1)[:, None]
+            theirs = SamVisionAttention.get_rel_pos(None, queries, keys, rows)[..., 0]
+            np.testing.assert_array_equal(decomposed_index(queries, keys), theirs)
 
 
 @pytest.mark.parametrize("size", [(14, 14), (5, 9)])

@@ -37,7 +37,8 @@ def decomposed_index(query_len: int, key_len: int) -> npt.NDArray[np.int64]:
 
     Notes
     -----
-    `get_rel_pos` of MViTv2, ViTDet and SAM, without the resizing of the table.
+    `get_rel_pos` of MViTv2, ViTDet and SAM, without the resizing of the table. In float32 as there: what is truncated
+    may be an integer but for rounding.
 
     Examples
     --------
@@ -48,9 +49,10 @@ def decomposed_index(query_len: int, key_len: int) -> npt.NDArray[np.int64]:
     """
     queries = check.integer("query_len", query_len, 1, LARGEST_SIDE)
     keys = check.integer("key_len", key_len, 1, LARGEST_SIDE)
-    stretched = np.arange(queries)[:, None] * max(keys / queries, 1.0)
     other = max(queries / keys, 1.0)
-    return np.asarray((stretched - np.arange(keys) * other + (keys - 1) * other).astype(np.int64))
+    steps = [np.float32(step) for step in (max(keys / queries, 1.0), other, (keys - 1) * other)]
+    stretched = np.arange(queries, dtype=np.float32)[:, None] * steps[0]
+    return np.asarray((stretched - np.arange(keys, dtype=np.float32) * steps[1] + steps[2]).astype(np.int64))
 
 
 def decomposed_bias(
