@@ -158,3 +158,22 @@ def test_gradients_of_any_number_of_threads(threads: Callable[[int], None]) -> N
     for other in found[1:]:
         for mine, theirs in zip(found[0], other, strict=True):
             np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "how"),
+    [
+        (ValueError, r"query_positions must have shape \(seq,\) = \(3,\)", {"query_positions": []}),
+        (ValueError, r"key_positions has one row per batch row", {"key_positions": np.zeros((0, 3), np.int64)}),
+        (TypeError, "key_positions must be integers here, got float64", {"key_positions": [0.5, 1, 2]}),
+        (ValueError, "query_positions must be an array", {"query_positions": [[0, 1], [2]]}),
+        (ValueError, "causal must be True, False or 'skip', got ''", {"causal": ""}),
+        (TypeError, "causal must be True, False or 'skip', got 0", {"causal": 0}),
+        (TypeError, "sinks must be an integer, got None", {"sinks": None}),
+    ],
+)
+def test_wrong_options_of_kerple(error: type[Exception], text: str, how: dict[str, object]) -> None:
+    scores = np.ones((1, 3, 3), np.float32)
+    with pytest.raises(error, match=text):
+        bias.Kerple([1.0], [1.0]).add(scores, out=scores, **how)
+    assert (scores == 1).all()

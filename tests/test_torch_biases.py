@@ -339,6 +339,11 @@ WRONG: dict[str, tuple[type[Exception], str, Callable[[], object]]] = {
         "must be integers",
         lambda: pt.T5RelativeBias(1, bidirectional=True)(torch.zeros(1, 2, 2), query_positions=[0.5, 1]),
     ),
+    "no positions of kerple": (
+        ValueError,
+        r"query_positions must have shape \(seq,\) = \(2,\)",
+        lambda: pt.Kerple(1)(torch.zeros(1, 2, 2), query_positions=[]),
+    ),
     "fractions of kerple": (
         TypeError,
         "must be integers",

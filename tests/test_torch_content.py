@@ -294,6 +294,17 @@ WRONG: dict[str, tuple[type[Exception], str, Callable[[], object]]] = {
 }
 
 
+@pytest.mark.parametrize("q", [(1, 3, 5, 4), (1, 2, 5, 3), (5, 4)], ids=str)
+def test_shapes_of_the_modules(q: tuple[int, ...]) -> None:
+    x, right = torch.zeros(q), torch.zeros(1, 2, 5, 4)
+    for given in ((x, right), (right, x)):
+        with pytest.raises(ValueError, match=r"q and k must have shape \(\.\., 2, seq, 4\), got"):
+            pt.TransformerXLScores(2, 4)(*given)
+        if q[-1] != 4:
+            with pytest.raises(ValueError, match=r"q and k must have shape \(\.\., 2, seq, 4\), got"):
+                pt.DisentangledBias(2, 4, 3)(torch.zeros(1, 2, 5, 5), *given)
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_input(name: str) -> None:
     error, text, call = WRONG[name]

@@ -72,7 +72,8 @@ class Kerple(Bias):
 
         Its values are made for each distance of the call, not for each score.
         """
-        out, masks = options.pop("out", None), {name: options.pop(name, None) for name in ("causal", "window", "sinks")}
+        out = options.pop("out", None)
+        masks = [options.pop(name, default) for name, default in (("causal", False), ("window", None), ("sinks", 0))]
         positions = (options.pop("query_positions", None), options.pop("key_positions", None))
         if options:
             raise TypeError(f"add has no option {next(iter(options))!r}")
@@ -82,8 +83,7 @@ class Kerple(Bias):
         values = self(0, np.arange(reach + 1))
         index = np.abs(np.arange(-max(reach, 1), max(reach, 1) + 1)).astype(np.int32)
         term = (values, "hn", np.minimum(index, reach).astype(np.int32), -max(reach, 1), 1.0)
-        mask = _scores.mask_of(masks["causal"] or False, masks["window"], masks["sinks"] or 0)
-        return _scores.add(scores, out, where, mask, term)
+        return _scores.add(scores, out, where, _scores.mask_of(*masks), term)
 
     def score_mod(self, offset: int = 0) -> Callable[[Any, Any, Any, Any, Any], Any]:
         """Return a score function; see `Bias`."""
@@ -110,14 +110,25 @@ def _positive(name: str, value: Any) -> npt.NDArray[np.float64]:
     return array
 
 
+def _ends(name: str, positions: Any, counted: tuple[int, int]) -> npt.NDArray[Any]:
+    """Return positions, or the first and the last where they count up."""
+    array = np.array(counted) if positions is None else check.plain_array(name, positions)
+    if array.size and array.dtype.kind not in "iu":
+        raise TypeError(
+            f"{name} must be integers here, got {array.dtype}: values are made for each distance; "
+            "call the bias for others"
+        )
+    return array
+
+
 def _reach(where: _scores.Where, shape: tuple[int, ...]) -> int:
     """Return the largest distance of a call."""
     if len(shape) < 2 or 0 in shape[-2:]:
         return 0
     queries, keys = shape[-2:]
-    query = np.array([where[2], where[2] + queries - 1]) if where[0] is None else np.asarray(where[0])
-    key = np.array([0, keys - 1]) if where[1] is None else np.asarray(where[1])
-    if query.dtype.kind not in "iu" or key.dtype.kind not in "iu":
-        raise TypeError("positions must be integers here: values are made for each distance; call the bias for others")
+    key = _ends("key_positions", where[1], (0, keys - 1))  # first: queries without positions are at keys
+    query = _ends("query_positions", where[0], (where[2], where[2] + queries - 1))
+    if not query.size or not key.size:  # C says what is wrong with the shape
+        return 0
     reach = max(int(key.max()) - int(query.min()), int(query.max()) - int(key.min()), 0)
     return check.integer("the largest distance", reach, 0, 1 << 24)

@@ -50,7 +50,7 @@ def reach_of(shape: Any, place: Place, padded: bool) -> int:
         return max(abs(place.first), abs(place.first + queries - 1), abs(place.first - keys + 1))  # type: ignore[no-any-return]
     query = torch.arange(place.first, place.first + queries, device="cpu") if place.query is None else place.query
     key = torch.arange(keys, device="cpu") if place.key is None else place.key
-    if not queries or not keys:
+    if not query.numel() or not key.numel():  # C says what is wrong with the shape
         return 0
     if query.is_floating_point() or key.is_floating_point():
         raise TypeError("positions must be integers here: values are made for each distance")

@@ -87,8 +87,10 @@ class TransformerXLScores(nn.Module):
     def forward(self, q: Tensor, k: Tensor) -> Tensor:
         """Return scores (..., heads, queries, keys) of q (..., heads, queries, head_dim) and k, queries at the end."""
         tensors(q=q, k=k)
-        if min(q.ndim, k.ndim) < 3:
-            raise ValueError(f"q and k must have shape (.., heads, seq, head_dim), got {(*q.shape,)} and {(*k.shape,)}")
+        heads, width = self.u.shape
+        if any(x.ndim < 3 or x.shape[-3] not in (1, heads) or x.shape[-1] != width for x in (q, k)):
+            shapes = f"{(*q.shape,)} and {(*k.shape,)}"
+            raise ValueError(f"q and k must have shape (.., {heads}, seq, {width}), got {shapes}")
         queries, keys = q.shape[-2], k.shape[-2]
         weight = self.projection.weight
         how = (self.convention, self.clamp_len, self.base, weight.dtype == torch.float64)
@@ -163,7 +165,7 @@ class DisentangledBias(Masks):
         index_of(span, num_buckets, max_distance, check.choice("beyond", beyond, ("transformers", "microsoft")))
         if not isinstance(terms, (list, tuple)) or tuple(terms) not in _TERMS:
             raise ValueError(f"terms must be ('c2p',), ('p2c',) or ('c2p', 'p2c'), got {check.shown(terms)}")
-        self.heads, self.terms = heads, tuple(terms)
+        self.heads, self.head_dim, self.terms = heads, width, tuple(terms)
         self.scale = (width * (1 + len(terms))) ** -0.5
         self._buckets: dict[str, Any] = {
             "num_buckets": num_buckets,
@@ -206,6 +208,9 @@ class DisentangledBias(Masks):
         TypeError, ValueError
         """
         tensors(scores=scores, q=q, k=k)
+        if any(x.ndim < 2 or x.shape[-1] != self.head_dim for x in (q, k)):
+            shapes = f"{(*q.shape,)} and {(*k.shape,)}"
+            raise ValueError(f"q and k must have shape (.., {self.heads}, seq, {self.head_dim}), got {shapes}")
         c2p = None if self.pos_key_proj is None else q @ self._heads(self.pos_key_proj).mT
         p2c = None if self.pos_query_proj is None else k @ self._heads(self.pos_query_proj).mT
         return add_disentangled_bias(
