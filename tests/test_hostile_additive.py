@@ -62,10 +62,12 @@ ValueError: positions must have batch 1 or 2 (the input's first axis), got shape
 ValueError: positions and offset exclude each other: add the offset to the positions
     posenc.add_positions(x, new(9, 8), positions=[0, 1, 2, 3], offset=1)
     posenc.add_sinusoidal(x, positions=[0, 1, 2, 3], offset=1)
-ValueError: positions must be finite, with |position| and |position * inv_freq| below 2**31
+ValueError: positions must be finite, with |position| and |position * inv_freq| below 2**31, got nan
     posenc.add_sinusoidal(x, positions=[0, 1, np.nan, 3], out=x)
+ValueError: positions must be finite, with |position| and |position * inv_freq| below 2**31, got 2147483648
     posenc.add_sinusoidal(x, offset=2**31 - 3, out=x)
     posenc.sinusoidal_table([2**31], 8)
+ValueError: positions must be finite, with ... below 2**31, got an integer of 64 bits or more
     posenc.sinusoidal_table(2**70, 8)
 ValueError: table_scale must be finite, got nan
     posenc.add_positions(x, new(9, 8), table_scale=np.nan)
@@ -164,8 +166,9 @@ TypeError: timesteps must be integers, float32 or float64, got bool
     posenc.timestep_embedding([True], 8)
 ValueError: timesteps must have shape (seq,) or (batch, seq) for frequencies of 1 axis, got ()
     posenc.timestep_embedding(np.float32(3), 8)
-ValueError: timesteps must be finite, with |timestep| and |timestep * inv_freq| below 2**31
+ValueError: timesteps must be finite, with |timestep| and |timestep * inv_freq| below 2**31, got nan
     posenc.timestep_embedding([np.nan], 8)
+ValueError: timesteps must be finite, with |timestep| and |timestep * inv_freq| below 2**31, got inf
     posenc.timestep_embedding([np.inf], 8)
 ValueError: max_period must be positive and finite, got 0
     posenc.timestep_embedding(4, 8, max_period=0)

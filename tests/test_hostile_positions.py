@@ -82,17 +82,24 @@ TypeError: positions must be integers, float32 or float64, got <U4
     rope(x, positions="0123")
 ValueError: a number of positions must not be negative, got -1
     rope.table(-1)
-ValueError: {LIMIT}
+ValueError: {LIMIT}, got 2147483648
     rope.table(2**31 + 1)
-    rope.table(huge)
     rope(x, offset=2**31)
     rope(x, offset=2**31 - 3)
+ValueError: {LIMIT}, got -2147483648
     rope(x, offset=-2**31)
+    rope(x, k, positions=[0, 1, -2**31, 2**40])
+ValueError: {LIMIT}, got an integer of 64 bits or more
+    rope.table(huge)
     rope(x, offset=2**63)
     rope(x, offset=huge)
     rope(x, offset=-huge, out=x)
     rope(x, offset=[0, 2**63 - 1], out=x)
     rope(x, offset=[-2**63, 0], out=x)
+ValueError: {LIMIT}, got nan
+    rope(x, positions=[0, 1, 2.5, np.nan])
+ValueError: {LIMIT}, got 2147483648.5
+    rope.table([0, 2147483648.5, np.inf])
 TypeError: offset must be an integer or one integer per batch row, shape (batch,), got floats of shape (); ...
     rope(x, offset=1.0)
     rope(x, offset=np.float64(2))

@@ -36,7 +36,8 @@ static int check_positions(const pe_bias_call *call, const pe_position_args *p, 
     size_t batch = p->per_batch ? (size_t)batch_of(scores_of(call)) : 1;
     pe_release release;
     pe_poll *poll = pe_release_begin(&release, pe_positions_read(&p->positions, 1, batch, n) * sizeof(double));
-    enum pe_status status = pe_check_positions(&freq, &p->positions, batch, n, poll, &release);
+    double bad;
+    enum pe_status status = pe_check_positions(&freq, &p->positions, batch, n, &bad, poll, &release);
     if (pe_release_end(&release) < 0) return -1;
     if (status == PE_OK) return 0;
     PyErr_Format(PyExc_ValueError, "%s must be finite and below 2**30 in size", p->name);

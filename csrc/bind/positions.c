@@ -1,6 +1,8 @@
 /* positions= and offset=: any array-like in, one strided view out, and the shapes that mean something. */
 #include "args.h"
 
+#include <math.h>
+
 /* unsigned 64-bit values as int64; those that do not fit are out of bounds anyway and stay so */
 static PyObject *convert_uint64(PyArrayObject *array) {
     PyObject *copy =
@@ -216,18 +218,28 @@ int pe_parse_named_positions(pe_state *state, const char *name, PyObject *positi
 
 /* ---- values ---- */
 
-static int raise_position(void) {
-    PyErr_SetString(PyExc_ValueError,
-                    "positions must be finite, with |position| and |position * inv_freq| below 2**31");
+static int raise_position(PyObject *got) { /* steals it */
+    if (got)
+        PyErr_Format(PyExc_ValueError,
+                     "positions must be finite, with |position| and |position * inv_freq| below 2**31, got %S", got);
+    Py_XDECREF(got);
     return -1;
+}
+
+/* as it came: an integer that int64 does not hold has been clipped, and is not known any more */
+static PyObject *describe_position(enum pe_position_kind kind, double position) {
+    if (kind == PE_FLOAT64) return PyFloat_FromDouble(position);
+    if (fabs(position) < 0x1p63) return PyLong_FromDouble(position);
+    return PyUnicode_FromString("an integer of 64 bits or more");
 }
 
 int pe_require_positions(const pe_frequencies *freq, const pe_positions *positions, size_t batch, size_t seq) {
     pe_release release;
     pe_poll *poll = pe_release_begin(&release, pe_positions_read(positions, freq->axes, batch, seq) * sizeof(double));
-    enum pe_status status = pe_check_positions(freq, positions, batch, seq, poll, &release);
+    double bad = 0;
+    enum pe_status status = pe_check_positions(freq, positions, batch, seq, &bad, poll, &release);
     if (pe_release_end(&release) < 0) return -1;
-    return status == PE_OK ? 0 : raise_position();
+    return status == PE_OK ? 0 : raise_position(describe_position(positions->kind, bad));
 }
 
 int pe_require_rows(const pe_positions *positions, size_t batch, size_t seq, size_t table_rows,
@@ -260,7 +272,7 @@ int pe_parse_table_positions(pe_state *state, PyObject *object, int axes, pe_pos
     p->positions = (pe_positions){.kind = PE_RANGE, .data = (const char *)&p->start};
     if (p->seq == -1 && PyErr_Occurred()) {
         PyErr_Clear();
-        return raise_position();
+        return raise_position(describe_position(PE_RANGE, INFINITY));
     }
     if (p->seq >= 0) return 0;
     PyErr_Format(PyExc_ValueError, "a number of positions must not be negative, got %zd", p->seq);

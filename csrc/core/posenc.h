@@ -113,9 +113,10 @@ typedef bool pe_poll(void *context);
 
 /* How many positions pe_check_positions and pe_check_rows read, for batch rows and seq positions each on so many axes. */
 size_t pe_positions_read(const pe_positions *positions, int axes, size_t batch, size_t seq);
-/* PE_POSITION unless every position is finite and |position| and |position * inv_freq| are below 2^31. */
+/* PE_POSITION unless every position is finite and |position| and |position * inv_freq| are below 2^31; *bad receives the
+ * first that is not. */
 enum pe_status pe_check_positions(const pe_frequencies *freq, const pe_positions *positions, size_t batch, size_t seq,
-                                  pe_poll *poll, void *context);
+                                  double *bad, pe_poll *poll, void *context);
 /* PE_OUT_OF_TABLE unless every position is at least 0 and below table_rows; *bad receives the first that is not. A listed
  * position that equals *skipped, where that is not NULL, need not be one. */
 enum pe_status pe_check_rows(const pe_positions *positions, size_t batch, size_t seq, size_t table_rows,

@@ -57,7 +57,8 @@ struct check {
     const pe_positions *positions;
     size_t seq;
     double fastest; /* on this axis, and at least 1: |position| itself is bounded too */
-    int64_t rows;   /* of the table */
+    double *far;
+    int64_t rows; /* of the table */
     const int64_t *skipped;
     int64_t *bad;
 };
@@ -68,7 +69,8 @@ static enum pe_status check_angles(const struct check *check, int axis, size_t b
     if (check->positions->kind == PE_RANGE) {
         double start = (double)load_int(check->positions, position_address(check->positions, axis, batch, 0));
         double end = start + (double)(check->seq - 1);
-        return fabs(start) * check->fastest < limit && fabs(end) * check->fastest < limit ? PE_OK : PE_POSITION;
+        *check->far = fabs(start) * check->fastest < limit ? end : start;
+        return fabs(*check->far) * check->fastest < limit ? PE_OK : PE_POSITION;
     }
     double at[PE_TILE_ROWS];
     for (size_t some; n > 0; n -= some, j += some) {
@@ -76,7 +78,8 @@ static enum pe_status check_angles(const struct check *check, int axis, size_t b
         some = pe_min(n, PE_TILE_ROWS);
         pe_load_positions(check->positions, axis, batch, j, some, at);
         for (size_t i = 0; i < some; i++) within &= fabs(at[i]) * check->fastest < limit;
-        if (!within) return PE_POSITION;
+        for (size_t i = 0; !within && i < some; i++)
+            if (!(fabs(*check->far = at[i]) * check->fastest < limit)) return PE_POSITION;
     }
     return PE_OK;
 }
@@ -113,8 +116,8 @@ static enum pe_status check_axis(const struct check *check, check_part *part, in
 }
 
 enum pe_status pe_check_positions(const pe_frequencies *freq, const pe_positions *positions, size_t batch, size_t seq,
-                                  pe_poll *poll, void *context) {
-    struct check check = {.positions = positions, .seq = seq};
+                                  double *bad, pe_poll *poll, void *context) {
+    struct check check = {.positions = positions, .seq = seq, .far = bad};
     size_t polled = 0;
     enum pe_status status = PE_OK;
     for (int axis = 0; axis < freq->axes && status == PE_OK; axis++) {

@@ -99,7 +99,8 @@ static inline bool draw_rows(struct source *s, struct row_case *c, ptrdiff_t bat
     if (one_in(s, 2)) return draw_table(s, c, batch, seq);
     draw_frequencies(s, c, pairs);
     if (!draw_positions(s, c, c->freq.axes, batch, seq, 0)) return false;
-    return pe_check_positions(&c->freq, &c->rows.positions, (size_t)batch, (size_t)seq, NULL, NULL) == PE_OK;
+    return pe_check_positions(&c->freq, &c->rows.positions, (size_t)batch, (size_t)seq, &(double){0}, NULL, NULL) ==
+           PE_OK;
 }
 
 /* ---- what a row should hold, one pair at a time ---- */

@@ -205,13 +205,14 @@ static void test_position_checks(void) {
                  {NAN, PE_POSITION, PE_POSITION}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (int place = 0; place < 5; place++) {
-            double values[5] = {1, 2, 3, 4, 5};
+            double values[5] = {1, 2, 3, 4, 5}, bad = 0;
             values[place] = cases[i].value;
             pe_positions p = {.kind = PE_FLOAT64, .data = (char *)values, .stride = 8};
             inv_freq[0] = 1, pe_frequencies_seal(&freq);
-            expect(pe_check_positions(&freq, &p, 1, 5, NULL, NULL) == cases[i].one, "positions below 2^31");
+            expect(pe_check_positions(&freq, &p, 1, 5, &bad, NULL, NULL) == cases[i].one, "positions below 2^31");
             inv_freq[0] = -2, pe_frequencies_seal(&freq);
-            expect(pe_check_positions(&freq, &p, 1, 5, NULL, NULL) == cases[i].two, "angles below 2^31");
+            expect(pe_check_positions(&freq, &p, 1, 5, &bad, NULL, NULL) == cases[i].two, "angles below 2^31");
+            expect(cases[i].two == PE_OK || !memcmp(&bad, &values[place], sizeof bad), "which position is too far");
         }
     inv_freq[0] = 1, pe_frequencies_seal(&freq);
     int64_t starts[] = {
@@ -219,9 +220,10 @@ static void test_position_checks(void) {
         INT64_MAX};
     const enum pe_status wanted[] = {PE_POSITION, PE_POSITION, PE_OK, PE_OK, PE_POSITION, PE_POSITION};
     for (int i = 0; i < 6; i++) {
+        double bad;
         pe_positions p = {.kind = PE_RANGE, .data = (char *)&starts[i]};
-        expect(pe_check_positions(&freq, &p, 1, 8, NULL, NULL) == wanted[i], "the ends of a range");
-        expect(pe_check_positions(&freq, &p, 1, 0, NULL, NULL) == PE_OK, "no positions");
+        expect(pe_check_positions(&freq, &p, 1, 8, &bad, NULL, NULL) == wanted[i], "the ends of a range");
+        expect(pe_check_positions(&freq, &p, 1, 0, &bad, NULL, NULL) == PE_OK, "no positions");
     }
 }
 
@@ -270,16 +272,18 @@ static void test_checks_stop(void) {
         const pe_positions *p = &cases[i].positions;
         size_t batch = cases[i].batch, seq = cases[i].seq;
         int64_t bad = 0;
+        double far;
         expect(pe_positions_read(p, 1, batch, seq) == many, "how many positions are read");
         for (int wanted = 1; wanted < 10; wanted += 4) {
             int left = wanted;
-            expect(pe_check_positions(&freq, p, batch, seq, count_down, &left) == PE_STOPPED, "a check stops");
+            expect(pe_check_positions(&freq, p, batch, seq, &far, count_down, &left) == PE_STOPPED, "a check stops");
             left = wanted;
             expect(pe_check_rows(p, batch, seq, 8, NULL, &bad, count_down, &left) == PE_STOPPED,
                    "a check of rows stops");
         }
         int left = 100;
-        expect(pe_check_positions(&freq, p, batch, seq, count_down, &left) == PE_OK && left == 90, "a look every MiB");
+        expect(pe_check_positions(&freq, p, batch, seq, &far, count_down, &left) == PE_OK && left == 90,
+               "a look every MiB");
         left = 100;
         expect(pe_check_rows(p, batch, seq, 8, NULL, &bad, count_down, &left) == PE_OK && left == 90,
                "a look every MiB");

@@ -30,7 +30,7 @@ static bool table_of_any_positions_is_finite(struct source *s) {
     pe_positions positions = {.kind = PE_FLOAT64, .data = (char *)position, .stride = 8};
     pe_frequencies_seal(&freq);
     const struct pe_kernels *kernels = pe_level((int)draw(s, (size_t)pe_level_count()));
-    if (pe_check_positions(&freq, &positions, 1, 8, NULL, NULL) != PE_OK) return true;
+    if (pe_check_positions(&freq, &positions, 1, 8, &(double){0}, NULL, NULL) != PE_OK) return true;
     pe_view c = {(char *)cos, 3, PE_F32, {1, 8, 5}, {160, 20, 4}}, d = c;
     d.data = (char *)sin;
     pe_table(kernels, &freq, &positions, &c, &d, one_in(s, 2), NULL, NULL);
