@@ -302,7 +302,12 @@ def test_wrong_input(rng: np.random.Generator) -> None:
     assert_refused(ValueError, "overlap", lambda: of_tables(out=(tables[0], tables[0])), *arrays)
     assert_refused(ValueError, "4 columns", lambda: of_tables(out=tuple(table[:, :3] for table in tables)), *arrays)
     assert_refused(ValueError, "with per_batch", lambda: of_tables(out=tables, per_batch=True), *arrays)
-    assert_refused(TypeError, "a pair", lambda: of_tables(out=tables[0]), *arrays)
+    assert_refused(
+        TypeError,
+        "a pair of arrays, one for cos and one for sin, got <class",
+        lambda: of_tables(out=tables[0]),
+        *arrays,
+    )
     assert_refused(ValueError, "cos must have shape", lambda: of_tables(out=(tables[0][:4], tables[1])), *arrays)
     assert_refused(ValueError, "sin must have shape", lambda: of_tables(out=(tables[0], tables[1][:4])), *arrays)
     assert_refused(TypeError, "float32 or float64", lambda: of_tables(out=(tables[0].astype("e"), tables[1])), *arrays)

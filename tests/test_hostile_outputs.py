@@ -53,11 +53,15 @@ ValueError: x and out overlap in memory; they must be the same array or disjoint
     rope((s := new(4, 4, 8))[:2], out=s[1:3])
     rope((s := new(8, 8))[:4], out=s[::2])
     apply(part(0), out=part(2))
-TypeError: out must be a pair of arrays, one for q and one for k
+TypeError: out must be a pair of arrays, one for q and one for k, got <class 'numpy.ndarray'>
     rope(x, k, out=x)
+TypeError: out must be a pair of arrays, one for q and one for k, got 1 of them
     rope(x, k, out=(x,))
-    rope(x, k, out=(x, k, y))
+TypeError: out must be a pair of arrays, one for q and one for k, got 3 of them
+    rope(x, k, out=[x, k, y])
+TypeError: out must be a pair of arrays, one for q and one for k, got <class 'dict'>
     rope(x, k, out=dict(q=x, k=k))
+TypeError: out must be a pair of arrays, one for q and one for k, got <class 'int'>
     rope(x, k, out=5)
 TypeError: out[1] must be a NumPy array or a torch CPU tensor, got <class 'NoneType'>
     rope(x, k, out=(x, None))

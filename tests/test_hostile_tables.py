@@ -111,9 +111,11 @@ TypeError: out[1] must be float32, as dtype says, got float16
     rope.table(4, out=(cos[:4], new(4, 4, dtype=np.float16)))
 TypeError: out[1] must be float32, as dtype says, got >f4
     rope.table(4, out=(cos[:4], new(4, 4, dtype=swapped(np.float32))))
-TypeError: out must be a pair of arrays, one for cos and one for sin
+TypeError: out must be a pair of arrays, one for cos and one for sin, got <class 'numpy.ndarray'>
     rope.table(64, out=cos)
+TypeError: out must be a pair of arrays, one for cos and one for sin, got 1 of them
     rope.table(64, out=(cos,))
+TypeError: out must be a pair of arrays, one for cos and one for sin, got 3 of them
     rope.table(64, out=(cos, sin, cos))
 """)
 def test_tables(error: str, text: str, call: str) -> None:

@@ -161,6 +161,16 @@ static bool same_layout(const pe_view *a, const pe_view *b) {
     return true;
 }
 
+int pe_reject_pair(PyObject *out, const char *first, const char *second) {
+    if (PyTuple_Check(out) || PyList_Check(out))
+        PyErr_Format(PyExc_TypeError, "out must be a pair of arrays, one for %s and one for %s, got %zd of them", first,
+                     second, PySequence_Size(out));
+    else
+        PyErr_Format(PyExc_TypeError, "out must be a pair of arrays, one for %s and one for %s, got %R", first, second,
+                     (PyObject *)Py_TYPE(out));
+    return -1;
+}
+
 int pe_check_disjoint(const pe_array *a, const char *a_name, const pe_array *b, const char *b_name) {
     if (!pe_overlap(&a->view, &b->view)) return 0;
     PyErr_Format(PyExc_ValueError, "%s and %s overlap in memory; they must be the same array or disjoint", a_name,

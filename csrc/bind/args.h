@@ -75,6 +75,8 @@ PyObject *pe_array_like(pe_state *state, const pe_array *a);
 
 /* Checks that the array can take results: writable, no element stored twice. */
 int pe_check_output(const pe_array *a, const char *name);
+/* out is no pair of arrays: -1 and an error that says what it is. */
+int pe_reject_pair(PyObject *out, const char *first, const char *second);
 /* Same memory and same strides: 1; disjoint: 0; anything between: -1 and an error naming both. */
 int pe_same_or_disjoint(const pe_array *a, const char *a_name, const pe_array *b, const char *b_name);
 int pe_check_disjoint(const pe_array *a, const char *a_name, const pe_array *b, const char *b_name);

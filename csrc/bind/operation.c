@@ -137,10 +137,7 @@ static int check_in_place_move(const pe_operation *op) {
 static int parse_pair(pe_operation *op, PyObject *out) {
     bool sequence = PyTuple_Check(out) || PyList_Check(out);
     if (sequence && (op->pair = PySequence_Tuple(out)) == NULL) return -1;
-    if (!sequence || PyTuple_Size(op->pair) != 2) {
-        PyErr_SetString(PyExc_TypeError, "out must be a pair of arrays, one for q and one for k");
-        return -1;
-    }
+    if (!sequence || PyTuple_Size(op->pair) != 2) return pe_reject_pair(out, "q", "k");
     for (int i = 0; i < 2; i++)
         if (parse_output(op, i, PyTuple_GetItem(op->pair, i), i ? "out[1]" : "out[0]") < 0) return -1;
     return check_apart(op);

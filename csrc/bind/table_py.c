@@ -57,10 +57,8 @@ int pe_require_table(const char *name, PyObject *object, const pe_view *wanted, 
 }
 
 static int parse_tables(table_call *call, PyObject *out) {
-    if (!(PyTuple_Check(out) || PyList_Check(out)) || PySequence_Size(out) != 2) {
-        PyErr_SetString(PyExc_TypeError, "out must be a pair of arrays, one for cos and one for sin");
-        return -1;
-    }
+    if (!(PyTuple_Check(out) || PyList_Check(out)) || PySequence_Size(out) != 2)
+        return pe_reject_pair(out, "cos", "sin");
     npy_intp shape[3];
     pe_view wanted = {.ndim = wanted_shape(call, shape), .dtype = call->dtype};
     for (int k = 0; k < wanted.ndim; k++) wanted.shape[k] = shape[k];

@@ -210,7 +210,8 @@ def of_tables(
         kind = np.float64 if check.is_float64(dtype) else np.float32
         out = np.zeros((*lead, shape[seq], pairs), kind), np.zeros((*lead, shape[seq], pairs), kind)
     elif not isinstance(out, (tuple, list)) or len(out) != 2:
-        raise TypeError("out must be a pair of arrays, one for cos and one for sin")
+        got = f"{len(out)} of them" if isinstance(out, (tuple, list)) else type(out)
+        raise TypeError(f"out must be a pair of arrays, one for cos and one for sin, got {got}")
     cos, sin = out
     _check_tables(cos, pairs, per_batch)
     runtime.call(_core.table_gradient, x, grad, cos, sin, seq_axis, *how)
