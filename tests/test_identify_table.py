@@ -128,3 +128,25 @@ WHERE = np.arange(200)
 def test_explained(actual: Array, expected: Array, fault: str) -> None:
     found = explain_mismatch(actual, expected, kind="table")
     assert found.fault == fault, str(found)
+
+
+@pytest.mark.parametrize("first", [0, 7, 300])
+def test_rows_that_begin_anywhere_are_explained(first: int) -> None:
+    p = np.arange(first, first + 100)
+    right = paper(p)
+    for actual, fault, text in ((halves(p), "convention", "concatenated, expected paper"),
+                                (paper(p + 3), "offset", "3.0, expected 0.0"),
+                                (paper(p, base=500.0), "base", "500.0, expected 10000.0")):  # fmt: skip
+        found = explain_mismatch(actual, right, kind="table", positions=p)
+        assert (found.fault, text in str(found.finding)) == (fault, True), str(found)
+    zero = right.copy()
+    zero[1] = 0
+    assert f"row {first + 1} zero" in str(explain_mismatch(zero, right, kind="table", positions=p).finding)
+
+
+def test_too_few_rows_to_explain() -> None:
+    for p in ([5], [0], [0, 3, 17]):
+        found = explain_mismatch(halves(p), paper(p), kind="table", positions=p)
+        assert (found.ok, found.fault) == (False, "unknown")
+    with pytest.raises(ValueError, match=r"positions must have shape \(2,\) for tables of 2 rows, got \(3,\)"):
+        explain_mismatch(paper([0, 1]), paper([1, 2]), kind="table", positions=[0, 1, 2])

@@ -138,6 +138,8 @@ def _readings(positions: Ints, table: Floats) -> Iterator[Reading]:
     padding = zero[0] if zero else None
     known = table.any(axis=1)
     where, rows = positions[known], table[known]
+    if len(where) < 2:  # which say nothing of frequencies
+        return
     first = int(where[0])
     for name, convention in CONVENTIONS.items():
         sin, cos = _columns(rows, convention.order)
@@ -191,25 +193,34 @@ def explain_table(actual: Any, expected: Any, positions: Any) -> tuple[bool, Fin
     if one.shape != two.shape or one.ndim != 2:
         raise ValueError(f"actual and expected must have one shape (seq, dim), got {one.shape} and {two.shape}")
     where = np.arange(len(one)) if positions is None else np.asarray(positions)
+    if where.shape != (len(one),):
+        raise ValueError(f"positions must have shape ({len(one)},) for tables of {len(one)} rows, got {where.shape}")
     off = distance(one, two)
     if off <= 1e-6:
         return True, None, off
     for name, rounded in HALVES.items():
         if distance(one, rounded(two)) <= 1e-7:
             return False, Finding("half_tables", f"rounded to {name}", 0.0), off
-    found, wanted = (identify_table(partial(_row, table, where), max_position=int(where.max())) for table in (one, two))
+    start = int(where.min())  # rows may begin anywhere: they are identified as if they began at 0
+    rows = where - start
+    try:
+        found, wanted = (
+            identify_table(partial(_row, table, rows), max_position=int(rows.max())) for table in (one, two)
+        )
+    except ValueError:  # not the positions that tell frequencies
+        return False, None, off
     if not found.ok or not wanted.ok:
         return False, None, off
     for key, fault in (("convention", "convention"), ("base", "base"), ("position_offset", "offset")):
-        if found.facts[key] != wanted.facts[key]:
-            detail = f"{found.facts[key]}, expected {wanted.facts[key]}"
-            return False, Finding(fault, detail, found.residual), off
-    if found.facts["padding_idx"] != wanted.facts["padding_idx"]:
-        return (
-            False,
-            Finding("convention", f"row {found.facts['padding_idx'] or wanted.facts['padding_idx']} zero", 0.0),
-            off,
-        )
+        mine, theirs = (each.facts[key] for each in (found, wanted))
+        if fault == "offset":
+            mine, theirs = mine - start, theirs - start
+        if mine != theirs:
+            return False, Finding(fault, f"{mine}, expected {theirs}", found.residual), off
+    mine, theirs = (each.facts["padding_idx"] for each in (found, wanted))
+    if mine != theirs:
+        zero = theirs if mine is None else mine
+        return False, Finding("convention", f"row {zero + start} zero", 0.0), off
     if found.facts["angles"] == "float32" != wanted.facts["angles"]:
         return False, Finding("float32_angles", "", found.residual), off
     return False, None, off
