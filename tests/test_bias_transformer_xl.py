@@ -58,6 +58,21 @@ def test_a_view_that_would_leave_its_array() -> None:
         relative_shift(turned, out=np.empty(turned.shape, np.float32))
 
 
+@pytest.mark.parametrize("convention", ["transformer_xl", "xlnet", "conformer"])
+@pytest.mark.parametrize(("queries", "keys"), [(0, 3), (3, 0), (0, 0)])
+def test_shift_of_nothing(convention: str, queries: int, keys: int) -> None:
+    rows = {"transformer_xl": keys, "xlnet": keys + queries, "conformer": max(keys + queries - 1, 0)}[convention]
+    if convention == "conformer" and not queries + keys:
+        return  # there is no number of rows that fits
+    x, nothing = np.zeros((2, queries, rows), np.float32), np.zeros((2, queries, keys), np.float32)
+    for found in (
+        relative_shift(x, keys, convention=convention),
+        relative_shift(x, keys, convention=convention, out=nothing),
+        add_relative_shift(nothing, x, convention=convention),
+    ):
+        assert found.shape == nothing.shape
+
+
 @pytest.mark.parametrize(("queries", "keys"), [(1, 3), (6, 6), (4, 9), (9, 4)])
 def test_shift_of_xlnet(queries: int, keys: int, rng: np.random.Generator) -> None:
     from transformers.models.xlnet.modeling_xlnet import XLNetRelativeAttention

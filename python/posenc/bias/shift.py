@@ -105,11 +105,11 @@ def _shifted(x: Any, keys: int, start: int, leaves_rows: bool) -> Any:
     is_tensor = torch is not None and isinstance(x, torch.Tensor)
     strides = x.stride() if is_tensor else x.strides
     row, step = strides[-2:]
-    if leaves_rows and x.shape[-2] > 1 and not row >= step > 0:
-        raise ValueError("x must have rows one after the other for this view; pass out=")
     shape, moved = (*x.shape[:-1], keys), (*strides[:-2], row - step, step)
     if 0 in shape:
         return x[..., :0] if keys == 0 else x.reshape(shape)
+    if leaves_rows and x.shape[-2] > 1 and not row >= step > 0:
+        raise ValueError("x must have rows one after the other for this view; pass out=")
     if is_tensor:
         return x.as_strided(shape, moved, x.storage_offset() + start * step)
     # from the last query, whose first entry is in its row; that of the first may lie far behind its row
@@ -120,7 +120,9 @@ def _shifted(x: Any, keys: int, start: int, leaves_rows: bool) -> Any:
 
 def _shift_term(
     x: Any, origin: int, rows: int, where: _scores.Where, shape: tuple[int, ...], scale: float
-) -> tuple[Any, ...]:
+) -> tuple[Any, ...] | None:
+    if not rows:  # and no keys
+        return None
     index = partial(_row_of, origin=origin, rows=rows)
     return _relative.entries_term(x, None, index, rows + origin, where, shape, scale, "s")
 
