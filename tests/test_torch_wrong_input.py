@@ -107,7 +107,7 @@ WRONG: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (ValueError, r"key_positions must have shape \(4,\)", lambda: pt.ALiBi(2)(SCORES, key_positions=[0, 1])),
     (ValueError, "terms must be", lambda: pt.DisentangledBias(2, 8, 4, terms="c2p")),
     (ValueError, "terms must be", lambda: pt.DisentangledBias(2, 8, 4, terms=())),
-    (ValueError, r"q and k must have shape \(.., heads", lambda: pt.TransformerXLScores(2, 8)(X[0, 0], X[0, 0])),
+    (ValueError, r"\(.., 2, seq, 8\), got \(4, 8\)", lambda: pt.TransformerXLScores(2, 8)(X[0, 0], X[0, 0])),
     (ValueError, "causal must be", lambda: pt.TransformerXLScores(2, 8, causal="")),
 ]
 
