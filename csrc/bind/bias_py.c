@@ -259,13 +259,15 @@ static int outer_axis(const pe_bias_call *call) {
     return axis < 0 || (call->have_x && call->have_y && pe_outer_axis(&call->x.view) != axis) ? -1 : axis;
 }
 
-/* Of a call of medium length that axis; else the first that gives every thread a few pieces, or the longest; never that of
- * the keys. */
-static int axis_to_cut(const pe_bias_call *call, size_t bytes, size_t threads) {
-    const pe_view *v = &call->y.view;
-    int longest = pe_is_medium(bytes, bytes) ? outer_axis(call) : -1;
-    if (longest >= 0) return longest;
-    longest = 0;
+/* Into how many parts a call of medium length may be cut, along `axis`; of other calls that is -1. */
+static size_t choose_parts(pe_bias_call *call, size_t bytes) {
+    call->axis = pe_is_medium(bytes, bytes) ? outer_axis(call) : -1;
+    return call->axis < 0 ? 1 : pe_parts(bytes, (size_t)scores_of(call)->shape[call->axis]);
+}
+
+/* The first axis that gives every thread a few pieces, or the longest; never that of the keys. */
+static int long_axis(const pe_view *v, size_t threads) {
+    int longest = 0;
     for (int i = 0; i < v->ndim - 1; i++) {
         if ((size_t)v->shape[i] >= 4 * threads) return i;
         if (v->shape[i] > v->shape[longest]) longest = i;
@@ -284,7 +286,7 @@ static enum pe_status add(void *context, size_t start, size_t stop, pe_poll *pol
 
 static int work(pe_bias_call *call, size_t bytes, size_t threads) {
     call->bias.stream = bytes > PE_STREAM_BYTES;
-    call->axis = threads > 1 ? axis_to_cut(call, bytes, threads) : 0;
+    if (call->axis < 0) call->axis = threads > 1 ? long_axis(&call->y.view, threads) : 0;
     return pe_run(add, call, (size_t)call->y.view.shape[call->axis], bytes, threads);
 }
 
@@ -297,9 +299,7 @@ static PyObject *run(pe_bias_call *call, PyObject *const *args) {
     if (parse(call, args) < 0) return NULL;
     const pe_view *v = scores_of(call);
     size_t bytes = pe_elements(v) * pe_itemsize(v->dtype), threads;
-    int axis = pe_is_medium(bytes, bytes) ? outer_axis(call) : -1;
-    size_t parts = axis < 0 ? 1 : pe_parts(bytes, (size_t)v->shape[axis]);
-    PyObject *deferred = pe_defer(args[5], args[6], bytes, parts, &threads);
+    PyObject *deferred = pe_defer(args[5], args[6], bytes, choose_parts(call, bytes), &threads);
     if (deferred || PyErr_Occurred()) return deferred;
     if (!call->have_y) {
         call->result = pe_array_like(call->state, &call->x);

@@ -189,11 +189,16 @@ static size_t work_of(const pe_operation *op, size_t bytes) {
     return pe_itemsize(op->x[0].view.dtype) < 4 ? 2 * bytes : bytes;
 }
 
-/* A call of medium length is cut along that axis, be it the heads'; a large one along the batch where that is longer than
- * the sequence, and all operands share it, or else along the sequence: then rows are made once. */
-static int axis_to_cut(const pe_operation *op, size_t bytes) {
-    int outer = pe_is_medium(bytes, work_of(op, bytes)) ? outer_axis(op) : -1;
-    if (outer >= 0) return outer;
+/* Into how many parts a call of medium length may be cut, along `axis`, be it the heads'; of other calls that is -1. */
+static size_t choose_parts(pe_operation *op, size_t bytes) {
+    size_t work = work_of(op, bytes);
+    op->axis = pe_is_medium(bytes, work) ? outer_axis(op) : -1;
+    return op->axis < 0 ? 1 : pe_parts(work, (size_t)op->x[0].view.shape[op->axis]);
+}
+
+/* Along the batch where that is longer than the sequence, and all operands share it, or else along the sequence: then rows
+ * are made once. */
+static int long_axis(const pe_operation *op) {
     ptrdiff_t batch = pe_operation_batch(op);
     bool along_batch = batch > pe_operation_seq(op) && (op->n == 1 || op->x[1].view.shape[0] == batch);
     return along_batch ? 0 : op->how.seq_axis;
@@ -219,7 +224,7 @@ static enum pe_status work_on(void *call, size_t start, size_t stop, pe_poll *po
 
 static int work(pe_operation *op, size_t bytes, size_t threads) {
     op->how.stream = bytes > PE_STREAM_BYTES;
-    op->axis = threads > 1 ? axis_to_cut(op, bytes) : op->how.seq_axis;
+    if (op->axis < 0) op->axis = threads > 1 ? long_axis(op) : op->how.seq_axis;
     return pe_run(work_on, op, (size_t)op->x[0].view.shape[op->axis], bytes, threads);
 }
 
@@ -232,17 +237,10 @@ static int announce_writes(pe_operation *op) {
     return n == 2 && op->pair ? pe_tuple_written(op->state, op->pair) : pe_tensors_written(op->state, tensors, n);
 }
 
-/* into how many parts a call of medium length may be cut */
-static size_t parts_of(const pe_operation *op, size_t bytes) {
-    size_t work = work_of(op, bytes);
-    int axis = pe_is_medium(bytes, work) ? outer_axis(op) : -1;
-    return axis < 0 ? 1 : pe_parts(work, (size_t)op->x[0].view.shape[axis]);
-}
-
 /* defer_above, then the work, then the result */
 PyObject *pe_operation_finish(pe_operation *op, PyObject *defer_above, PyObject *threads) {
     size_t bytes = total_bytes(op), count;
-    PyObject *deferred = pe_defer(defer_above, threads, bytes, parts_of(op, bytes), &count);
+    PyObject *deferred = pe_defer(defer_above, threads, bytes, choose_parts(op, bytes), &count);
     if (deferred || PyErr_Occurred()) return deferred;
     if (!op->have_y && make_outputs(op) < 0) return NULL;
     int failed = work(op, bytes, count); /* an interrupted call has written too */

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import IO, Any
@@ -41,7 +42,7 @@ class Line:
     notes: tuple[str, ...] = ()
 
 
-class Report:
+class Report(ABC):
     """Base of what checks return; a subclass is a frozen dataclass with `ok`, `title()` and `lines()`.
 
     `str` is plain text, `show` prints it (in colour on a terminal where rich is installed), `to_dict` is ready for
@@ -50,13 +51,13 @@ class Report:
 
     ok: bool
 
+    @abstractmethod
     def title(self) -> str:
         """Return what was checked, in one line."""
-        raise NotImplementedError
 
+    @abstractmethod
     def lines(self) -> list[Line]:
         """Return what was found, one line each."""
-        raise NotImplementedError
 
     def svg(self) -> str | None:
         """Return a picture for notebooks as an <svg> element, whose text is escaped already; or None."""
